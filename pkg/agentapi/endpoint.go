@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agentapi
+
+import "net/netip"
+
+// EndpointKey names an attachment: CNI's container id and interface name. No
+// two live attachments of a node share one.
+type EndpointKey struct {
+	ContainerID string `json:"containerID"`
+	IfName      string `json:"ifName"`
+}
+
+// Endpoint is a pod's interface as the CNI plugin made it. endpoint.add hands
+// it over when addresses, link, routes and neighbours are in place; the agent
+// attaches its programs to the host end and answers when the endpoint's policy
+// is in force. Adding the same endpoint again is no error: the last one counts.
+type Endpoint struct {
+	EndpointKey
+	Netns        string       `json:"netns"`        // path of the pod's network namespace
+	HostIfName   string       `json:"hostIfName"`   // the veth's host end
+	HostIfIndex  int          `json:"hostIfIndex"`  // its index in the node's namespace
+	HostMAC      string       `json:"hostMAC"`      // its address: the gateway's, as the pod sees it
+	MAC          string       `json:"mac"`          // the pod end's address
+	Addrs        []netip.Addr `json:"addrs"`        // what the pod may send from
+	Generation   uint64       `json:"generation"`   // the lease's; grows with each lease of the node
+	PodNamespace string       `json:"podNamespace"` // empty if the runtime is not Kubernetes'
+	PodName      string       `json:"podName"`
+	PodUID       string       `json:"podUID"`
+}
+
+// EndpointDelete takes an attachment away. Key and generation decide; the rest
+// helps an agent that has forgotten the endpoint. Deleting what isn't there is
+// no error. A generation other than zero that is older than the endpoint's own
+// leaves the endpoint alone: its key was used again meanwhile.
+type EndpointDelete struct {
+	EndpointKey
+	HostIfName string       `json:"hostIfName,omitempty"`
+	Addrs      []netip.Addr `json:"addrs,omitempty"`
+	Generation uint64       `json:"generation,omitempty"`
+}
+
+// GC names all attachments that are still valid. The agent removes every other
+// endpoint and goes on after errors.
+type GC struct {
+	Valid []EndpointKey `json:"valid"`
+}
+
+// Status says whether the agent can serve an ADD now.
+type Status struct {
+	Ready  bool   `json:"ready"`
+	Reason string `json:"reason,omitempty"` // why not
+}
