@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package service
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// choice is which endpoints of one family serve one port of a Service.
+type choice struct {
+	cluster []Backend // for traffic policy Cluster
+	local   []Backend // for traffic policy Local
+	any     bool      // whether any node has a usable one
+}
+
+// choose picks the backends of a port, per family: ready endpoints, or where
+// there are none, those that terminate but still serve. The sets for policy
+// Cluster and Local are judged apart; topology hints count for Cluster only.
+func choose(node NodeInfo, port Port, endpoints []Endpoint) (v4, v6 choice) {
+	var own4, own6 []Endpoint
+	for _, ep := range endpoints {
+		switch {
+		case ep.PortName != port.Name || ep.Protocol != port.Protocol:
+		case ep.Addr.Is4():
+			own4 = append(own4, ep)
+		case ep.Addr.Is6():
+			own6 = append(own6, ep)
+		}
+	}
+	return chooseFamily(node, own4), chooseFamily(node, own6)
+}
+
+func chooseFamily(node NodeInfo, endpoints []Endpoint) choice {
+	if len(endpoints) == 0 {
+		return choice{}
+	}
+	usable := usableOf(endpoints)
+	if len(usable) == 0 {
+		return choice{}
+	}
+	cluster := usable
+	if usable[0].Ready {
+		cluster = preferred(node, usable)
+	}
+	local := usableOf(where(endpoints, node.runs))
+	return choice{
+		cluster: backends(node, cluster),
+		local:   backends(node, local),
+		any:     true,
+	}
+}
+
+// usableOf returns the ready endpoints, or without any, the serving and
+// terminating ones.
+func usableOf(endpoints []Endpoint) []Endpoint {
+	if ready := where(endpoints, func(ep Endpoint) bool { return ep.Ready }); len(ready) > 0 {
+		return ready
+	}
+	return where(endpoints, func(ep Endpoint) bool { return ep.Serving && ep.Terminating })
+}
+
+// preferred narrows ready endpoints by topology: to this node's if all carry
+// node hints and one names it, else to this zone's if all carry zone hints and
+// one names it, else not at all.
+func preferred(node NodeInfo, ready []Endpoint) []Endpoint {
+	nodeHints := func(ep Endpoint) []string { return ep.NodeHints }
+	zoneHints := func(ep Endpoint) []string { return ep.ZoneHints }
+	if near := hinted(ready, nodeHints, node.Name); near != nil {
+		return near
+	}
+	if near := hinted(ready, zoneHints, node.Zone); near != nil {
+		return near
+	}
+	return ready
+}
+
+// hinted returns the endpoints whose hints name place, or nil if one has no
+// hints at all or none names it.
+func hinted(endpoints []Endpoint, hints func(Endpoint) []string, place string) []Endpoint {
+	if place == "" || slices.ContainsFunc(endpoints, func(ep Endpoint) bool { return len(hints(ep)) == 0 }) {
+		return nil
+	}
+	return where(endpoints, func(ep Endpoint) bool { return slices.Contains(hints(ep), place) })
+}
+
+// runs tells whether ep runs on the node.
+func (n NodeInfo) runs(ep Endpoint) bool { return n.Name != "" && ep.Node == n.Name }
+
+func where(endpoints []Endpoint, keep func(Endpoint) bool) []Endpoint {
+	var kept []Endpoint
+	for _, ep := range endpoints {
+		if keep(ep) {
+			kept = append(kept, ep)
+		}
+	}
+	return kept
+}
+
+// backends returns the endpoints as backends: sorted, each address and port
+// once. Of two that name the same address the node's own counts.
+func backends(node NodeInfo, endpoints []Endpoint) []Backend {
+	if len(endpoints) == 0 {
+		return nil
+	}
+	list := make([]Backend, 0, len(endpoints))
+	for _, ep := range endpoints {
+		list = append(list, Backend{
+			Addr:  netip.AddrPortFrom(ep.Addr, ep.Port),
+			Node:  ep.Node,
+			Local: node.runs(ep),
+		})
+	}
+	slices.SortFunc(list, compareBackends)
+	return slices.CompactFunc(list, func(a, b Backend) bool { return a.Addr == b.Addr })
+}
+
+func compareBackends(a, b Backend) int {
+	if c := a.Addr.Compare(b.Addr); c != 0 {
+		return c
+	}
+	if a.Local != b.Local {
+		if a.Local {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Compare(a.Node, b.Node)
+}
