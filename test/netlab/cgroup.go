@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netlab
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// cgroupPrefix opens the name of each cgroup that netlab makes: prefix, pid, counter.
+const cgroupPrefix = "netlab-"
+
+// cgroupCounter tells apart the cgroups of one process.
+var cgroupCounter atomic.Uint32
+
+// CgroupMount returns where cgroup2 is mounted: /sys/fs/cgroup, or elsewhere on a hybrid machine.
+func CgroupMount() (string, error) {
+	f, err := os.Open("/proc/self/mounts")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if fields := strings.Fields(lines.Text()); len(fields) > 2 && fields[2] == "cgroup2" {
+			return fields[1], nil
+		}
+	}
+	return "", errors.New("cgroup2 isn't mounted")
+}
+
+// NewCgroup makes a cgroup below the root of cgroup2 and returns its path. It
+// and what is below it are removed with the test, once their processes are gone.
+func NewCgroup(tb TB) string {
+	tb.Helper()
+	mount, err := CgroupMount()
+	must(tb, err, "find cgroup2")
+	dir := filepath.Join(mount, fmt.Sprintf("%s%d-%d", cgroupPrefix, os.Getpid(), cgroupCounter.Add(1)))
+	must(tb, os.Mkdir(dir, 0o755), "make cgroup")
+	tb.Cleanup(func() {
+		if err := Poll(10*time.Second, func() error { return removeCgroup(dir) }); err != nil {
+			tb.Logf("remove cgroup: %v", err)
+		}
+	})
+	return dir
+}
+
+// removeCgroup removes a cgroup and all below it, deepest first.
+func removeCgroup(dir string) error {
+	var dirs []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, d := range slices.Backward(dirs) {
+		if err := unix.Rmdir(d); err != nil {
+			return fmt.Errorf("remove %s: %w", d, err)
+		}
+	}
+	return nil
+}
+
+// Sweep removes the cgroups that processes which are no more left behind, and returns their paths.
+func Sweep() ([]string, error) {
+	mount, err := CgroupMount()
+	if err != nil {
+		return nil, err
+	}
+	dirs, err := filepath.Glob(filepath.Join(mount, cgroupPrefix+"*"))
+	var swept []string
+	for _, dir := range dirs {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), cgroupPrefix), "-")
+		if n, convErr := strconv.Atoi(pid); convErr != nil || unix.Kill(n, 0) == nil {
+			continue
+		}
+		if rmErr := removeCgroup(dir); rmErr != nil {
+			err = errors.Join(err, rmErr)
+			continue
+		}
+		swept = append(swept, dir)
+	}
+	return swept, err
+}
