@@ -36,8 +36,9 @@ func HealthChecks(in Input) []HealthCheck {
 			continue
 		}
 		local := map[netip.Addr]bool{}
-		for _, ep := range in.Endpoints[svc.ID()] {
-			if ep.Ready && in.Node.runs(ep) {
+		endpoints := in.Endpoints[svc.ID()]
+		for i := range endpoints {
+			if ep := &endpoints[i]; ep.Ready && in.Node.runs(ep) {
 				local[ep.Addr] = true
 			}
 		}

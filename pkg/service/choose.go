@@ -19,9 +19,9 @@ type choice struct {
 // there are none, those that terminate but still serve. The sets for policy
 // Cluster and Local are judged apart; topology hints count for Cluster only.
 func choose(node NodeInfo, port Port, endpoints []Endpoint) (v4, v6 choice) {
-	var own4, own6 []Endpoint
-	for _, ep := range endpoints {
-		switch {
+	var own4, own6 []*Endpoint
+	for i := range endpoints {
+		switch ep := &endpoints[i]; {
 		case ep.PortName != port.Name || ep.Protocol != port.Protocol:
 		case ep.Addr.Is4():
 			own4 = append(own4, ep)
@@ -32,7 +32,7 @@ func choose(node NodeInfo, port Port, endpoints []Endpoint) (v4, v6 choice) {
 	return chooseFamily(node, own4), chooseFamily(node, own6)
 }
 
-func chooseFamily(node NodeInfo, endpoints []Endpoint) choice {
+func chooseFamily(node NodeInfo, endpoints []*Endpoint) choice {
 	if len(endpoints) == 0 {
 		return choice{}
 	}
@@ -54,19 +54,19 @@ func chooseFamily(node NodeInfo, endpoints []Endpoint) choice {
 
 // usableOf returns the ready endpoints, or without any, the serving and
 // terminating ones.
-func usableOf(endpoints []Endpoint) []Endpoint {
-	if ready := where(endpoints, func(ep Endpoint) bool { return ep.Ready }); len(ready) > 0 {
+func usableOf(endpoints []*Endpoint) []*Endpoint {
+	if ready := where(endpoints, func(ep *Endpoint) bool { return ep.Ready }); len(ready) > 0 {
 		return ready
 	}
-	return where(endpoints, func(ep Endpoint) bool { return ep.Serving && ep.Terminating })
+	return where(endpoints, func(ep *Endpoint) bool { return ep.Serving && ep.Terminating })
 }
 
 // preferred narrows ready endpoints by topology: to this node's if all carry
 // node hints and one names it, else to this zone's if all carry zone hints and
 // one names it, else not at all.
-func preferred(node NodeInfo, ready []Endpoint) []Endpoint {
-	nodeHints := func(ep Endpoint) []string { return ep.NodeHints }
-	zoneHints := func(ep Endpoint) []string { return ep.ZoneHints }
+func preferred(node NodeInfo, ready []*Endpoint) []*Endpoint {
+	nodeHints := func(ep *Endpoint) []string { return ep.NodeHints }
+	zoneHints := func(ep *Endpoint) []string { return ep.ZoneHints }
 	if near := hinted(ready, nodeHints, node.Name); near != nil {
 		return near
 	}
@@ -78,18 +78,22 @@ func preferred(node NodeInfo, ready []Endpoint) []Endpoint {
 
 // hinted returns the endpoints whose hints name place, or nil if one has no
 // hints at all or none names it.
-func hinted(endpoints []Endpoint, hints func(Endpoint) []string, place string) []Endpoint {
-	if place == "" || slices.ContainsFunc(endpoints, func(ep Endpoint) bool { return len(hints(ep)) == 0 }) {
+func hinted(endpoints []*Endpoint, hints func(*Endpoint) []string, place string) []*Endpoint {
+	if place == "" || slices.ContainsFunc(endpoints, func(ep *Endpoint) bool { return len(hints(ep)) == 0 }) {
 		return nil
 	}
-	return where(endpoints, func(ep Endpoint) bool { return slices.Contains(hints(ep), place) })
+	return where(endpoints, func(ep *Endpoint) bool { return slices.Contains(hints(ep), place) })
 }
 
 // runs tells whether ep runs on the node.
-func (n NodeInfo) runs(ep Endpoint) bool { return n.Name != "" && ep.Node == n.Name }
+func (n NodeInfo) runs(ep *Endpoint) bool { return n.Name != "" && ep.Node == n.Name }
 
-func where(endpoints []Endpoint, keep func(Endpoint) bool) []Endpoint {
-	var kept []Endpoint
+// where returns the endpoints that keep wants: the same slice if all.
+func where(endpoints []*Endpoint, keep func(*Endpoint) bool) []*Endpoint {
+	if !slices.ContainsFunc(endpoints, func(ep *Endpoint) bool { return !keep(ep) }) {
+		return endpoints
+	}
+	var kept []*Endpoint
 	for _, ep := range endpoints {
 		if keep(ep) {
 			kept = append(kept, ep)
@@ -100,7 +104,7 @@ func where(endpoints []Endpoint, keep func(Endpoint) bool) []Endpoint {
 
 // backends returns the endpoints as backends: sorted, each address and port
 // once. Of two that name the same address the node's own counts.
-func backends(node NodeInfo, endpoints []Endpoint) []Backend {
+func backends(node NodeInfo, endpoints []*Endpoint) []Backend {
 	if len(endpoints) == 0 {
 		return nil
 	}
