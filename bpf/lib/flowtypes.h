@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Keys and values of flows and flows_new. */
+#pragma once
+
+#include "types.h"
+
+/* A flow's tuple, as the packet that it is looked up for has it. */
+struct flow_key {
+	union addr saddr;
+	union addr daddr;
+	__be16 sport; /* ICMP echo: the identifier, in both */
+	__be16 dport;
+	__u8 proto;
+	__u8 pad[3];
+};
+_Static_assert(sizeof(struct flow_key) == 40, "flow_key");
+
+/* How a flow's packets go on after translation. */
+enum flow_way {
+	WAY_STACK = 0,	/* to the node's own stack */
+	WAY_POD = 1,	/* ifindex of the pod's host end, MACs */
+	WAY_FRAME = 2,	/* out of a NIC, MACs as they stand here */
+	WAY_NEIGH = 3,	/* out of a NIC, to the neighbour `hop` */
+	WAY_TUNNEL = 4, /* through the tunnel, to the node `hop` */
+};
+
+enum flow_flags {
+	FLOW_REPLY = 1 << 0,   /* this entry is for the reply's direction */
+	FLOW_RETURN = 1 << 1,  /* keeps the way back only, translates nothing */
+	FLOW_PEER = 1 << 2,    /* its packets must come from a node of the cluster */
+	FLOW_ANSWERED = 1 << 3, /* packets were seen both ways */
+	FLOW_CLOSING = 1 << 4, /* FIN or RST was seen: short life */
+	FLOW_SYN = 1 << 5,     /* TCP, handshake not finished */
+};
+
+/*
+ * One direction of a flow. Its other direction's key is the translated tuple,
+ * swapped; so the two entries need no reference to each other.
+ */
+struct flow {
+	union addr saddr; /* the tuple after translation */
+	union addr daddr;
+	union addr hop;	  /* WAY_NEIGH: next hop; WAY_TUNNEL: the node */
+	__be16 sport;
+	__be16 dport;
+	__u32 seen;	  /* ticks, of either direction, refreshed at most once a tick */
+	__u32 ifindex;	  /* WAY_POD, WAY_FRAME, WAY_NEIGH */
+	__u32 backend;	  /* index in backends; 0: none (FLOW_RETURN) */
+	__u32 service;	  /* index in services */
+	__u8 dmac[6];	  /* WAY_POD, WAY_FRAME */
+	__u8 smac[6];
+	__u8 way;	  /* enum flow_way */
+	__u8 flags;	  /* enum flow_flags */
+	__u8 pad[6];
+};
+_Static_assert(sizeof(struct flow) == 88, "flow");
