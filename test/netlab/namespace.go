@@ -4,11 +4,13 @@ package netlab
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -159,7 +161,9 @@ func (ns *Namespace) MTU(tb TB, name string, mtu int) {
 	ns.with(tb, name, func(h *netlink.Handle, l netlink.Link) error { return h.LinkSetMTU(l, mtu) })
 }
 
-// Addr gives a link an address such as 10.0.0.1/24, usable at once (no duplicate address detection).
+// Addr gives a link an address such as 10.0.0.1/24, usable at once: without
+// duplicate address detection, and with the solicited-node group joined if the
+// link is up, which the kernel does a moment later.
 func (ns *Namespace) Addr(tb TB, name, address string) {
 	tb.Helper()
 	ns.with(tb, name, func(h *netlink.Handle, l netlink.Link) error {
@@ -170,8 +174,34 @@ func (ns *Namespace) Addr(tb TB, name, address string) {
 		if addr.IP.To4() == nil {
 			addr.Flags = unix.IFA_F_NODAD
 		}
-		return h.AddrAdd(l, addr)
+		if err := h.AddrAdd(l, addr); err != nil {
+			return err
+		}
+		if ip, up := netip.MustParsePrefix(address).Addr(), net.FlagUp&l.Attrs().Flags != 0; ip.Is6() && up && name != "lo" {
+			return Poll(2*time.Second, func() error { return ns.joined(name, ip) })
+		}
+		return nil
 	})
+}
+
+// joined returns an error unless a link has joined an address's solicited-node group.
+func (ns *Namespace) joined(name string, ip netip.Addr) error {
+	var groups []byte
+	err := ns.Do(func() (err error) {
+		groups, err = os.ReadFile("/proc/thread-self/net/igmp6")
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	b := ip.As16()
+	group := fmt.Sprintf("ff0200000000000000000001ff%x", b[13:])
+	for line := range strings.Lines(string(groups)) {
+		if f := strings.Fields(line); len(f) > 2 && f[1] == name && f[2] == group {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s hasn't joined the solicited-node group of %s", name, ip)
 }
 
 // Route routes a prefix, or "default" in the gateway's family, over a link. An invalid gateway means on-link.

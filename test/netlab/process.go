@@ -36,12 +36,14 @@ func (n *Node) Command(name string, args ...string) *exec.Cmd {
 // command returns a command as spec has it. The move to the cgroup comes before
 // nsenter enters the node, while the path is still the machine's.
 func (n *Node) command(spec Spec) *exec.Cmd {
+	cgroup := filepath.Join(n.Cgroup, spec.Cgroup)
+	_ = os.MkdirAll(cgroup, 0o755) // the shell says what is wrong with it
 	network := "--net"
 	if spec.Netns != "" {
 		network = "--net=" + n.Path(spec.Netns)
 	}
 	args := []string{
-		"-c", `mkdir -p "$0" && echo $$ > "$0/cgroup.procs" && exec nsenter "$@"`, filepath.Join(n.Cgroup, spec.Cgroup),
+		"-c", `echo $$ > "$0/cgroup.procs" && exec nsenter "$@"`, cgroup,
 		"-t", strconv.Itoa(n.PID()), "-m", "-u", "-i", "-p", "-C", network, "--",
 	}
 	cmd := exec.Command("/bin/sh", append(args, spec.Args...)...)

@@ -4,12 +4,14 @@ package netlab
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 )
 
-// Wire joins two namespaces by a veth pair, both ends up.
+// Wire joins two namespaces by a veth pair, both ends up. It returns when the
+// kernel has noticed the carrier, which IPv6 waits for.
 func Wire(tb TB, a *Namespace, aName string, b *Namespace, bName string) {
 	tb.Helper()
 	h, err := netlink.NewHandleAt(netns.NsHandle(a.FD()))
@@ -21,6 +23,24 @@ func Wire(tb TB, a *Namespace, aName string, b *Namespace, bName string) {
 	must(tb, err, "wire %s to %s", aName, bName)
 	a.Up(tb, aName)
 	b.Up(tb, bName)
+	a.waitRunning(tb, aName)
+	b.waitRunning(tb, bName)
+}
+
+// waitRunning waits until a link is operational.
+func (ns *Namespace) waitRunning(tb TB, name string) {
+	tb.Helper()
+	WaitFor(tb, 5*time.Second, "link "+name, func() error {
+		var state netlink.LinkOperState
+		ns.with(tb, name, func(_ *netlink.Handle, l netlink.Link) error {
+			state = l.Attrs().OperState
+			return nil
+		})
+		if state != netlink.OperUp {
+			return fmt.Errorf("state is %v", state)
+		}
+		return nil
+	})
 }
 
 // Switch is a bridge in a namespace of its own: one L2 segment.
