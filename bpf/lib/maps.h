@@ -161,14 +161,25 @@ struct {
 } affinities SEC(".maps");
 
 /*
- * {socket, backend} → frontend, and {socket, frontend} → backend. Written and
- * read by the socket hooks for UDP and getpeername.
+ * Socket → its first UDP frontend and the backend it sticks to. Written and
+ * read by the socket hooks; an entry ends with its socket.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__type(key, int);
+	__type(value, struct sock_peer);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} sock_peers SEC(".maps");
+
+/*
+ * The same for a socket's further frontends: {socket, backend} → frontend, and
+ * {socket, frontend} → backend. Written and read by the socket hooks.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__type(key, struct sock_key);
 	__type(value, struct sock_flow);
-	__uint(max_entries, 32768);
+	__uint(max_entries, 16384);
 } sock_flows SEC(".maps");
 
 /*

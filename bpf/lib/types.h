@@ -69,12 +69,16 @@ enum backend_flags {
 	BACKEND_LOCAL = 1 << 0, /* on this node */
 };
 
+/*
+ * A backend belongs to one Service, so that whoever remembers an index sees
+ * whether it still does: another `service`, or none, and it doesn't.
+ */
 struct backend {
 	union addr addr;
-	__be16 port;
+	__be16 port; /* 0: no backend */
 	__u8 proto;
-	__u8 flags; /* enum backend_flags */
-	__u8 pad[4];
+	__u8 flags;	/* enum backend_flags */
+	__u32 service; /* index in services */
 };
 _Static_assert(sizeof(struct backend) == 24, "backend");
 
@@ -187,6 +191,18 @@ struct announced {
 };
 _Static_assert(sizeof(struct announced) == 8, "announced");
 
+/* sock_peers: a UDP socket's first frontend and the backend it sticks to. */
+struct sock_peer {
+	union addr frontend;
+	union addr backend;
+	__be16 frontend_port; /* 0: unused */
+	__be16 backend_port;
+	__u32 id;   /* index in backends */
+	__u32 seen; /* ticks */
+	__u32 more; /* further ones are in sock_flows */
+};
+_Static_assert(sizeof(struct sock_peer) == 48, "sock_peer");
+
 /* sock_flows. */
 enum sock_kind {
 	SOCK_BACKEND = 0,  /* address is a backend's; value: the frontend asked for */
@@ -197,9 +213,8 @@ struct sock_key {
 	__u64 cookie;
 	union addr addr;
 	__be16 port;
-	__u8 proto;
 	__u8 kind; /* enum sock_kind */
-	__u8 pad[4];
+	__u8 pad[5];
 };
 _Static_assert(sizeof(struct sock_key) == 32, "sock_key");
 
@@ -207,9 +222,9 @@ struct sock_flow {
 	union addr addr;
 	__be16 port;
 	__u8 pad[2];
-	__u32 backend; /* index in backends */
-	__u32 service; /* index in services */
-	__u32 seen;    /* ticks */
+	__u32 id;   /* index in backends */
+	__u32 seen; /* ticks */
+	__u32 pad2;
 };
 _Static_assert(sizeof(struct sock_flow) == 32, "sock_flow");
 
