@@ -147,12 +147,15 @@ func (b *builder) nodePortRoles() NICRoles {
 	return cmp.Or(b.svc.NodePortNICs, b.in.NodePortNICs, InternalNIC)
 }
 
-// rangesOf returns the ranges of ip's family, sorted. Ranges of the other
-// family alone restrict nothing, as in kube-proxy.
+// rangesOf returns the ranges of ip's family, sorted; nil if everybody is in
+// one. Ranges of the other family alone restrict nothing, as in kube-proxy.
 func rangesOf(ranges []netip.Prefix, ip netip.Addr) []netip.Prefix {
 	var own []netip.Prefix
 	for _, r := range ranges {
 		if r.Addr().Is4() == ip.Is4() {
+			if r.Bits() == 0 {
+				return nil
+			}
 			own = append(own, r.Masked())
 		}
 	}

@@ -248,11 +248,17 @@ var equalAddrs = cmp.Options{
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 }
 
-func TestBuildRangesOfOtherFamilyRestrictNothing(t *testing.T) {
-	svc := web(func(s *Service) { s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("fd00::/8")} })
-	e := find(t, Build(input(svc, ep("10.244.0.5", "n1", "r"))), atLBC)
-	if len(e.SourceRanges) != 0 || !e.SocketLB {
-		t.Errorf("want no ranges and socket translation, got %v, %v", e.SourceRanges, e.SocketLB)
+func TestBuildRangesThatRestrictNothing(t *testing.T) {
+	for _, ranges := range [][]string{{"fd00::/8"}, {"203.0.113.0/24", "0.0.0.0/0"}} {
+		svc := web(func(s *Service) {
+			for _, r := range ranges {
+				s.SourceRanges = append(s.SourceRanges, netip.MustParsePrefix(r))
+			}
+		})
+		e := find(t, Build(input(svc, ep("10.244.0.5", "n1", "r"))), atLBC)
+		if len(e.SourceRanges) != 0 || !e.SocketLB {
+			t.Errorf("%v: want no ranges and socket translation, got %v, %v", ranges, e.SourceRanges, e.SocketLB)
+		}
 	}
 }
 
