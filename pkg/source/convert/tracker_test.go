@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package convert
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/patchbay-net/patchbay/pkg/service"
+	"github.com/patchbay-net/patchbay/pkg/source"
+)
+
+func upsert(kind source.Kind, obj source.Object) source.Event {
+	return source.Event{Op: source.Upsert, Kind: kind, Key: source.KeyOf(obj), Object: obj}
+}
+
+func gone(kind source.Kind, obj source.Object) source.Event {
+	return source.Event{Op: source.Delete, Kind: kind, Key: source.KeyOf(obj)}
+}
+
+func webService(t *testing.T) *corev1.Service {
+	return read[corev1.Service](t, `{metadata: {namespace: default, name: web}, spec: {clusterIP: 10.96.0.10, ports: [{port: 80}]}}`)
+}
+
+// slice is an EndpointSlice of web with endpoints "address flags": r ready,
+// s serving, t terminating.
+func slice(t *testing.T, name, svc string, endpoints ...string) *discoveryv1.EndpointSlice {
+	obj := read[discoveryv1.EndpointSlice](t, fmt.Sprintf(`
+metadata: {namespace: default, name: %s, labels: {kubernetes.io/service-name: %s}}
+addressType: IPv4
+ports: [{port: 8080}]`, name, svc))
+	for _, e := range endpoints {
+		addr, flags, _ := strings.Cut(e, " ")
+		has := func(f string) *bool { b := strings.Contains(flags, f); return &b }
+		obj.Endpoints = append(obj.Endpoints, discoveryv1.Endpoint{
+			Addresses:  []string{addr},
+			Conditions: discoveryv1.EndpointConditions{Ready: has("r"), Serving: has("s"), Terminating: has("t")},
+		})
+	}
+	return obj
+}
+
+func endpointsOf(s *Services) []string {
+	var list []string
+	for _, ep := range s.Input(service.NodeInfo{}, 0).Endpoints[service.Name{Namespace: "default", Name: "web"}] {
+		text := ep.Addr.String() + " "
+		for _, f := range []struct {
+			set  bool
+			text string
+		}{{ep.Ready, "r"}, {ep.Serving, "s"}, {ep.Terminating, "t"}} {
+			if f.set {
+				text += f.text
+			}
+		}
+		list = append(list, text)
+	}
+	return list
+}
+
+func TestServicesMergesSlices(t *testing.T) {
+	s := NewServices(nil)
+	s.Apply(upsert(source.KindService, webService(t)))
+	steps := []struct {
+		name string
+		ev   source.Event
+		want []string
+	}{
+		{"one slice", upsert(source.KindEndpointSlice, slice(t, "a", "web", "10.244.0.1 rs")), []string{"10.244.0.1 rs"}},
+		{"another", upsert(source.KindEndpointSlice, slice(t, "b", "web", "10.244.0.2 rs")), []string{"10.244.0.1 rs", "10.244.0.2 rs"}},
+		{"address given to a new pod", upsert(source.KindEndpointSlice, slice(t, "a", "web", "10.244.0.2 st")), []string{"10.244.0.2 rs"}},
+		{"new pod not ready", upsert(source.KindEndpointSlice, slice(t, "b", "web", "10.244.0.2 ")), []string{"10.244.0.2 "}},
+		{"ready one counts", upsert(source.KindEndpointSlice, slice(t, "a", "web", "10.244.0.2 rs")), []string{"10.244.0.2 rs"}},
+		{"slice moves to another Service", upsert(source.KindEndpointSlice, slice(t, "b", "db", "10.244.0.3 rs")), []string{"10.244.0.2 rs"}},
+		{"slice gone", gone(source.KindEndpointSlice, slice(t, "a", "web")), nil},
+	}
+	for _, step := range steps {
+		if !s.Apply(step.ev) {
+			t.Errorf("%s: want a change", step.name)
+		}
+		if diff := cmp.Diff(step.want, endpointsOf(s)); diff != "" {
+			t.Fatalf("%s: endpoints (-want +got):\n%s", step.name, diff)
+		}
+	}
+	if len(s.ofService) != 1 || len(s.slices) != 1 {
+		t.Errorf("want one slice left of one Service, got %d of %d", len(s.slices), len(s.ofService))
+	}
+}
+
+func TestServicesSliceWithoutService(t *testing.T) {
+	s := NewServices(nil)
+	s.Apply(upsert(source.KindEndpointSlice, slice(t, "a", "web", "10.244.0.1 rs")))
+	if got := s.Problems(); len(got) != 0 {
+		t.Errorf("before all Services were read: want no problem, got %v", got)
+	}
+	s.Apply(source.Event{Op: source.Synced, Kind: source.KindService})
+	got := s.Problems()
+	if len(got) != 1 || got[0].String() != "EndpointSlice default/a: its Service default/web is not there" {
+		t.Errorf("want the slice named, got %v", got)
+	}
+	if in := s.Input(service.NodeInfo{}, 0); len(in.Services) != 0 || len(in.Endpoints) != 0 {
+		t.Errorf("want it kept aside, got %v", in)
+	}
+	s.Apply(upsert(source.KindService, webService(t)))
+	if got := s.Problems(); len(got) != 0 {
+		t.Errorf("with its Service: want no problem, got %v", got)
+	}
+	if diff := cmp.Diff([]string{"10.244.0.1 rs"}, endpointsOf(s)); diff != "" {
+		t.Errorf("with its Service: endpoints (-want +got):\n%s", diff)
+	}
+	s.Apply(gone(source.KindService, webService(t)))
+	if got := s.Problems(); len(got) != 1 {
+		t.Errorf("Service gone: want one problem, got %v", got)
+	}
+}
+
+func TestServicesProblems(t *testing.T) {
+	s := NewServices(prefixes("10.96.0.0/12"))
+	headless := read[corev1.Service](t, `{metadata: {namespace: default, name: db}, spec: {clusterIP: None}}`)
+	bad := webService(t)
+	bad.Spec.ExternalIPs = []string{"nowhere"}
+	unlabelled := slice(t, "u", "web")
+	unlabelled.Labels = nil
+	node := read[corev1.Node](t, `{metadata: {name: n1}, spec: {podCIDR: x}}`)
+	for _, ev := range []source.Event{
+		{Op: source.Synced, Kind: source.KindService},
+		upsert(source.KindService, headless), upsert(source.KindService, bad), upsert(source.KindNode, node),
+		upsert(source.KindEndpointSlice, slice(t, "a", "web", "10.96.0.1 rs", "10.244.0.1 rs")),
+		upsert(source.KindEndpointSlice, slice(t, "h", "db", "10.244.0.2 rs")),
+		upsert(source.KindEndpointSlice, unlabelled),
+	} {
+		s.Apply(ev)
+	}
+	var got []string
+	for _, p := range s.Problems() {
+		got = append(got, p.String())
+	}
+	want := []string{
+		"EndpointSlice default/a: endpoint 0: 10.96.0.1 is in a range of Services",
+		"EndpointSlice default/u: has no label kubernetes.io/service-name",
+		`Node n1: spec.podCIDRs: "x" is not a range`,
+		`Service default/web: externalIPs: "nowhere" is not an address`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("problems (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"10.244.0.1 rs"}, endpointsOf(s)); diff != "" {
+		t.Errorf("endpoints (-want +got):\n%s", diff)
+	}
+	if s.Apply(source.Event{Op: source.Problem, Kind: source.KindService}) || s.Apply(upsert(source.KindPod, &corev1.Pod{})) {
+		t.Error("want no change by a Problem or another kind")
+	}
+}
+
+func TestServicesNodes(t *testing.T) {
+	s := NewServices(nil)
+	for _, name := range []string{"n2", "n1"} {
+		s.Apply(upsert(source.KindNode, read[corev1.Node](t, `{metadata: {name: `+name+`, labels: {topology.kubernetes.io/zone: z}}}`)))
+	}
+	if got := s.Nodes(); len(got) != 2 || got[0].Name != "n1" {
+		t.Errorf("want n1 and n2, got %v", got)
+	}
+	n, ok := s.Node("n2")
+	if want := (service.NodeInfo{Name: "n2", Zone: "z", Addrs: addrs("10.0.0.1")}); !ok || cmp.Diff(want, n.Service(addrs("10.0.0.1")), equalAddrs) != "" {
+		t.Errorf("want %v, got %v", want, n)
+	}
+	s.Apply(gone(source.KindNode, &corev1.Node{ObjectMeta: read[corev1.Node](t, `{metadata: {name: n2}}`).ObjectMeta}))
+	if _, ok := s.Node("n2"); ok {
+		t.Error("want n2 gone")
+	}
+}
