@@ -135,7 +135,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
 	__type(value, __u32);
-	__uint(max_entries, 524288);
+	__uint(max_entries, 1048576);
 	__uint(map_flags, BPF_F_MMAPABLE);
 } slots SEC(".maps");
 
@@ -146,7 +146,8 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
 	__type(value, struct backend);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_MMAPABLE);
 } backends SEC(".maps");
 
 /*

@@ -67,6 +67,7 @@ _Static_assert(sizeof(struct frontend) == 16, "frontend");
 
 enum backend_flags {
 	BACKEND_LOCAL = 1 << 0, /* on this node */
+	BACKEND_GONE = 1 << 1,	/* left its Service: nothing new sticks to it */
 };
 
 /*

@@ -56,6 +56,7 @@ type MapBackendFlags uint32
 
 const (
 	MapBackendFlagsBACKEND_LOCAL MapBackendFlags = 1
+	MapBackendFlagsBACKEND_GONE  MapBackendFlags = 2
 )
 
 type MapConfig struct {

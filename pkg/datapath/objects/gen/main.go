@@ -45,7 +45,30 @@ func run(verify bool, clang string) error {
 	if verify {
 		return check(c)
 	}
-	return generate(c, objectsDir)
+	return install(c)
+}
+
+// install compiles elsewhere and then replaces what is committed, so that C
+// that doesn't compile leaves the Go packages buildable.
+func install(c *compiler) error {
+	dir, err := os.MkdirTemp(objectsDir, ".new-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := generate(c, dir); err != nil {
+		return err
+	}
+	made, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, file := range made {
+		if err := os.Rename(filepath.Join(dir, file.Name()), filepath.Join(objectsDir, file.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // generate compiles every hook's file into dir and records the compiler.

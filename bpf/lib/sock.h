@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Load balancing at the socket: connect() and sendmsg() to a frontend go to a
+ * backend, and nothing is left to do per packet. TCP needs no memory for it.
+ * UDP keeps {frontend, backend} with the socket, so that its datagrams stay
+ * together and what it receives comes from the address it asked for.
+ */
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <stdbool.h>
+
+#include <bpf_helpers.h>
+
+#include "config.h"
+#include "maps.h"
+#include "service.h"
+#include "types.h"
+
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+
+/* A call's remote address, of either family. */
+struct sock_addr {
+	union addr addr;
+	__be16 port;
+	__u8 proto;
+};
+
+/* MPTCP's sockets fall back to TCP's address: Services know only TCP. */
+static __always_inline __u8 sock_proto(const struct bpf_sock_addr *ctx)
+{
+	return ctx->protocol == IPPROTO_MPTCP ? IPPROTO_TCP : ctx->protocol;
+}
+
+static __always_inline void sock_read4(const struct bpf_sock_addr *ctx, struct sock_addr *a)
+{
+	addr_from_v4(&a->addr, ctx->user_ip4);
+	a->port = ctx->user_port;
+	a->proto = sock_proto(ctx);
+}
+
+static __always_inline void sock_read6(const struct bpf_sock_addr *ctx, struct sock_addr *a)
+{
+	a->addr.w[0] = ctx->user_ip6[0];
+	a->addr.w[1] = ctx->user_ip6[1];
+	a->addr.w[2] = ctx->user_ip6[2];
+	a->addr.w[3] = ctx->user_ip6[3];
+	a->port = ctx->user_port;
+	a->proto = sock_proto(ctx);
+}
+
+static __always_inline void sock_write4(struct bpf_sock_addr *ctx, const struct sock_addr *a)
+{
+	ctx->user_ip4 = a->addr.w[3];
+	ctx->user_port = a->port;
+}
+
+static __always_inline void sock_write6(struct bpf_sock_addr *ctx, const struct sock_addr *a)
+{
+	ctx->user_ip6[0] = a->addr.w[0];
+	ctx->user_ip6[1] = a->addr.w[1];
+	ctx->user_ip6[2] = a->addr.w[2];
+	ctx->user_ip6[3] = a->addr.w[3];
+	ctx->user_port = a->port;
+}
+
+static __always_inline bool sock_is(const struct sock_addr *a, const union addr *addr, __be16 port)
+{
+	return a->port == port && addr_equal(&a->addr, addr);
+}
+
+/*
+ * The client that affinity is for: its address isn't known before it sends,
+ * but all of a pod's (or the node's) processes share a network namespace.
+ */
+static __always_inline void sock_client(struct bpf_sock_addr *ctx, union addr *client)
+{
+	client->q[0] = 0;
+	client->q[1] = bpf_get_netns_cookie(ctx);
+}
+
+/* Chooses for a new flow: returns the backend's index, or 0. */
+static __always_inline __u32 sock_choose(struct bpf_sock_addr *ctx, const struct frontend *fe)
+{
+	union addr client = {};
+
+	if (fe->affinity)
+		sock_client(ctx, &client);
+	return service_choose(fe, &client, bpf_get_prandom_u32());
+}
+
+/* Is what was remembered still a backend of the Service, and not too old? */
+static __always_inline bool sock_sticks(const struct frontend *fe, __u32 id, __u32 seen,
+					const union addr *addr, __be16 port)
+{
+	const struct backend *b;
+
+	if (service_ticks() - seen > timeout_udp)
+		return false;
+	b = service_remembered(fe, id);
+	return b && b->port == port && addr_equal(&b->addr, addr);
+}
+
+/* Sets a to backend id. False if there is none: the packet path rejects. */
+static __always_inline bool sock_to_backend(__u32 id, struct sock_addr *a)
+{
+	const struct backend *b = service_backend(id);
+
+	if (!b)
+		return false;
+	a->addr = b->addr;
+	a->port = b->port;
+	return true;
+}
+
+/* Keeps a further frontend of a socket, both ways round. */
+static __always_inline void sock_remember_more(__u64 cookie, const struct sock_addr *frontend,
+					       const struct sock_addr *backend, __u32 id)
+{
+	struct sock_key key = { .cookie = cookie, .addr = frontend->addr,
+				.port = frontend->port, .kind = SOCK_FRONTEND };
+	struct sock_flow flow = { .addr = backend->addr, .port = backend->port,
+				  .id = id, .seen = service_ticks() };
+
+	bpf_map_update_elem(&sock_flows, &key, &flow, BPF_ANY);
+	key.addr = backend->addr;
+	key.port = backend->port;
+	key.kind = SOCK_BACKEND;
+	flow.addr = frontend->addr;
+	flow.port = frontend->port;
+	bpf_map_update_elem(&sock_flows, &key, &flow, BPF_ANY);
+}
+
+/* A datagram to a frontend that isn't the socket's first. */
+static __always_inline bool sock_send_more(struct bpf_sock_addr *ctx, const struct frontend *fe,
+					   struct sock_peer *peer, struct sock_addr *a)
+{
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct sock_key key = { .cookie = cookie, .addr = a->addr,
+				.port = a->port, .kind = SOCK_FRONTEND };
+	struct sock_flow *flow = bpf_map_lookup_elem(&sock_flows, &key);
+	const struct sock_addr frontend = *a;
+	__u32 id;
+
+	if (flow && sock_sticks(fe, flow->id, flow->seen, &flow->addr, flow->port)) {
+		if (flow->seen != service_ticks())
+			flow->seen = service_ticks();
+		a->addr = flow->addr;
+		a->port = flow->port;
+		return true;
+	}
+	id = sock_choose(ctx, fe);
+	if (!sock_to_backend(id, a))
+		return false;
+	sock_remember_more(cookie, &frontend, a, id);
+	peer->more = 1;
+	return true;
+}
+
+/*
+ * A datagram, or a connect, to a frontend. A connected socket has one peer, so
+ * connect() takes the socket's first place whatever it held; sendmsg() takes
+ * it if it is free or was not used for long.
+ */
+static __always_inline bool sock_send(struct bpf_sock_addr *ctx, const struct frontend *fe,
+				      struct sock_addr *a, bool connect)
+{
+	struct sock_peer *peer = bpf_sk_storage_get(&sock_peers, ctx->sk, NULL,
+						    BPF_SK_STORAGE_GET_F_CREATE);
+	const struct sock_addr frontend = *a;
+	__u32 now = service_ticks(), id;
+
+	/* No memory: without a way back for its replies nothing is sent. */
+	if (!peer)
+		return false;
+	if (sock_is(a, &peer->frontend, peer->frontend_port)) {
+		if (sock_sticks(fe, peer->id, peer->seen, &peer->backend, peer->backend_port)) {
+			if (peer->seen != now)
+				peer->seen = now;
+			a->addr = peer->backend;
+			a->port = peer->backend_port;
+			return true;
+		}
+	} else if (!connect && peer->frontend_port && now - peer->seen <= timeout_udp) {
+		return sock_send_more(ctx, fe, peer, a);
+	}
+	id = sock_choose(ctx, fe);
+	if (!sock_to_backend(id, a))
+		return false;
+	peer->frontend = frontend.addr;
+	peer->frontend_port = frontend.port;
+	peer->backend = a->addr;
+	peer->backend_port = a->port;
+	peer->id = id;
+	peer->seen = now;
+	return true;
+}
+
+/* connect() or sendmsg() to a: true if a is now a backend. */
+static __always_inline bool sock_forward(struct bpf_sock_addr *ctx, struct sock_addr *a, bool connect)
+{
+	struct frontend_key key = { .addr = a->addr, .port = a->port,
+				    .proto = a->proto, .scope = SCOPE_CLUSTER };
+	const struct frontend *fe = bpf_map_lookup_elem(&frontends, &key);
+
+	if (!fe || !(fe->flags & FE_SOCKET))
+		return false;
+	if (a->proto == IPPROTO_UDP)
+		return sock_send(ctx, fe, a, connect);
+	return sock_to_backend(sock_choose(ctx, fe), a);
+}
+
+/* recvmsg() or getpeername() that saw a: true if a is now the frontend. */
+static __always_inline bool sock_reverse(struct bpf_sock_addr *ctx, struct sock_addr *a)
+{
+	struct sock_key key = { .addr = a->addr, .port = a->port, .kind = SOCK_BACKEND };
+	const struct sock_peer *peer;
+	const struct sock_flow *flow;
+
+	if (a->proto != IPPROTO_UDP)
+		return false;
+	peer = bpf_sk_storage_get(&sock_peers, ctx->sk, NULL, 0);
+	if (!peer)
+		return false;
+	if (sock_is(a, &peer->backend, peer->backend_port)) {
+		a->addr = peer->frontend;
+		a->port = peer->frontend_port;
+		return true;
+	}
+	if (!peer->more)
+		return false;
+	key.cookie = bpf_get_socket_cookie(ctx);
+	flow = bpf_map_lookup_elem(&sock_flows, &key);
+	if (!flow)
+		return false;
+	a->addr = flow->addr;
+	a->port = flow->port;
+	return true;
+}
