@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A machine starts in three stages, each this program again:
+//
+//	Enter  joins the machine's cgroups and network namespace, and starts
+//	Init   as pid 1 of the machine's other namespaces: mounts, then reaps;
+//	Boot   runs the container runtime, the kubelet and the control plane.
+//
+// When Enter or Init ends, the kernel ends all of the machine.
+
+// startMachine runs Enter for m in a session of its own, its output in
+// MACHINE/console.log.
+func (l *Lab) startMachine(m Machine) error {
+	if err := os.MkdirAll(l.path(m.Name), 0o755); err != nil {
+		return fmt.Errorf("start %s: %w", m.Name, err)
+	}
+	console, err := os.Create(l.path(m.Name, "console.log"))
+	if err != nil {
+		return fmt.Errorf("start %s: %w", m.Name, err)
+	}
+	defer console.Close()
+	cmd := exec.Command("/proc/self/exe", "enter", l.Dir, m.Name)
+	cmd.Stdout, cmd.Stderr = console, console
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", m.Name, err)
+	}
+	go cmd.Wait() // reaps it, should it end before this process
+	return nil
+}
+
+// Enter is the first stage of machine name.
+func (l *Lab) Enter(name string) error {
+	m, err := l.machine(name)
+	if err != nil {
+		return err
+	}
+	if err := l.enterCgroups(m.Name); err != nil {
+		return err
+	}
+	runtime.LockOSThread() // the child inherits this thread's namespace
+	ns, err := os.Open(filepath.Join(netnsDir, l.Netns(m.Name)))
+	if err != nil {
+		return fmt.Errorf("enter %s: %w", name, err)
+	}
+	defer ns.Close()
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter %s: %w", name, err)
+	}
+	cmd := exec.Command("/proc/self/exe", "init", l.Dir, m.Name)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP,
+		Pdeathsig:  unix.SIGKILL,
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("enter %s: %w", name, err)
+	}
+	if err := l.write(strconv.Itoa(cmd.Process.Pid), m.Name, "pid"); err != nil {
+		return err
+	}
+	return cmd.Wait()
+}
+
+// Init is pid 1 of machine name: it mounts what makes the machine its own,
+// starts Boot, and reaps what is orphaned.
+func (l *Lab) Init(name string) error {
+	m, err := l.machine(name)
+	if err != nil {
+		return err
+	}
+	if err := l.mounts(m); err != nil {
+		return err
+	}
+	if err := unix.Sethostname([]byte(m.Name)); err != nil {
+		return fmt.Errorf("init %s: %w", name, err)
+	}
+	boot := exec.Command("/proc/self/exe", "boot", l.Dir, m.Name)
+	boot.Stdout, boot.Stderr = os.Stdout, os.Stderr
+	if err := boot.Start(); err != nil {
+		return fmt.Errorf("init %s: %w", name, err)
+	}
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, 0, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("init %s: wait: %w", name, err)
+		case pid == boot.Process.Pid:
+			return fmt.Errorf("init %s: boot ended, status %d", name, status.ExitStatus())
+		}
+	}
+}
+
+// Exec returns a command that runs argv inside machine name, in all its
+// namespaces.
+func (l *Lab) Exec(ctx context.Context, name string, argv ...string) (*exec.Cmd, error) {
+	data, err := os.ReadFile(l.path(name, "pid"))
+	if err != nil {
+		return nil, fmt.Errorf("machine %s: %w", name, err)
+	}
+	args := append([]string{"-t", strings.TrimSpace(string(data)), "-m", "-n", "-u", "-i", "-p", "-C", "--"}, argv...)
+	return command(ctx, "nsenter", args...), nil
+}
+
+// Client returns a command that runs argv as the outside client.
+func (l *Lab) Client(ctx context.Context, argv ...string) *exec.Cmd {
+	return inNetns(ctx, l.Netns("client"), argv...)
+}
+
+// Kubectl returns a kubectl command for the cluster's administrator.
+func (l *Lab) Kubectl(ctx context.Context, args ...string) *exec.Cmd {
+	argv := append([]string{l.bin("kubectl"), "--kubeconfig", l.kubeconfig("admin")}, args...)
+	cmd := inNetns(ctx, l.Netns(l.controlPlane().Name), argv...)
+	cmd.Env = append(os.Environ(), "HOME="+l.Dir) // its discovery cache
+	return cmd
+}
+
+// Apply gives the YAML that r holds to the cluster.
+func (l *Lab) Apply(ctx context.Context, r io.Reader) error {
+	cmd := l.Kubectl(ctx, "apply", "--server-side", "--force-conflicts", "-f", "-")
+	cmd.Stdin = r
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("kubectl apply: %w: %s", err, out)
+	}
+	return nil
+}
