@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netdev
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Route is a route of ours in the main table. It is comparable: the zero value
+// of a field leaves it out.
+type Route struct {
+	Dst    netip.Prefix
+	Via    netip.Addr // next hop, taken to be on the link; zero: directly on the link
+	Link   int
+	Src    netip.Addr // preferred source
+	MTU    int
+	Metric int
+}
+
+// String names the route for errors.
+func (r Route) String() string { return fmt.Sprintf("%s via %s link %d", r.Dst, r.Via, r.Link) }
+
+// SyncRoutes makes want the routes of protocol 80, except those over pods' host
+// ends, which belong to the CNI plugin. New ones go in before old ones go out.
+// One that the kernel refuses doesn't stop the rest.
+func SyncRoutes(want []Route) error {
+	have, err := ownRoutes()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	wanted := make(map[routeKey]bool, len(want))
+	for _, r := range want {
+		wanted[r.key()] = true
+		if have[r.key()] == r {
+			continue
+		}
+		if err := netlink.RouteReplace(r.netlink()); err != nil {
+			errs = append(errs, fmt.Errorf("set route %s: %w", r, err))
+		}
+	}
+	for key, r := range have {
+		if wanted[key] {
+			continue
+		}
+		if err := netlink.RouteDel(r.netlink()); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("remove route %s: %w", r, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// routeKey is what the kernel tells routes of one table apart by when it
+// replaces them: IPv6 also keeps routes over different links apart.
+type routeKey struct {
+	dst    netip.Prefix
+	metric int
+	link   int
+}
+
+func (r Route) key() routeKey {
+	k := routeKey{dst: r.Dst.Masked(), metric: r.Metric}
+	if r.Dst.Addr().Is6() {
+		k.link = r.Link
+		if k.metric == 0 {
+			k.metric = ipv6Metric
+		}
+	}
+	return k
+}
+
+// ipv6Metric is what the kernel takes for an IPv6 route without a metric.
+const ipv6Metric = 1024
+
+func (r Route) netlink() *netlink.Route {
+	out := &netlink.Route{
+		Dst: toIPNet(r.Dst.Masked()), LinkIndex: r.Link, Src: toIP(r.Src), MTU: r.MTU, Priority: r.Metric,
+		Protocol: Protocol, Family: family(r.Dst.Addr()), Table: unix.RT_TABLE_MAIN,
+	}
+	if r.Via.IsValid() {
+		out.Gw = toIP(r.Via)
+		out.Flags = int(netlink.FLAG_ONLINK)
+	} else if r.Dst.Addr().Is4() {
+		out.Scope = netlink.SCOPE_LINK
+	}
+	return out
+}
+
+// ownRoutes lists the routes of protocol 80 that are not pods'.
+func ownRoutes() (map[routeKey]Route, error) {
+	pods, err := podLinks()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := Dump(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: Protocol}, netlink.RT_FILTER_PROTOCOL)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	routes := make(map[routeKey]Route, len(raw))
+	for _, n := range raw {
+		if pods[n.LinkIndex] {
+			continue
+		}
+		r := Route{Dst: toPrefix(n.Dst), Via: toAddr(n.Gw), Link: n.LinkIndex, Src: toAddr(n.Src), MTU: n.MTU, Metric: n.Priority}
+		if r.Dst.Addr().Is6() && r.Metric == ipv6Metric {
+			r.Metric = 0
+		}
+		routes[r.key()] = r
+	}
+	return routes, nil
+}
+
+func podLinks() (map[int]bool, error) {
+	links, err := Dump(netlink.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	pods := make(map[int]bool)
+	for _, l := range links {
+		if IsPodLink(l.Attrs().Name) {
+			pods[l.Attrs().Index] = true
+		}
+	}
+	return pods, nil
+}
