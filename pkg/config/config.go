@@ -142,6 +142,7 @@ type Paths struct {
 	BPF     string `json:"bpf,omitempty"`
 	CNIConf string `json:"cniConf,omitempty"`
 	Status  string `json:"status,omitempty"`
+	Sysctl  string `json:"sysctl,omitempty"` // /proc/sys, or where a container has the host's
 }
 
 // Duration is a time.Duration written as "30s".

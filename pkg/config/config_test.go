@@ -29,7 +29,7 @@ func TestParseDefaults(t *testing.T) {
 			AnnouncementExpiry: Duration(30 * time.Second)},
 		Gossip: Gossip{Port: 7475}, Policy: Policy{UntilSynced: "deny"}, Log: Log{Level: "info"},
 		Paths: Paths{State: "/var/lib/patchbay", Run: "/run/patchbay", BPF: "/sys/fs/bpf/patchbay",
-			CNIConf: "/etc/cni/net.d", Status: "/var/lib/patchbay/status"},
+			CNIConf: "/etc/cni/net.d", Status: "/var/lib/patchbay/status", Sysctl: "/proc/sys"},
 	}
 	if diff := cmp.Diff(want, c, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 		t.Errorf("Parse (-want +got):\n%s", diff)

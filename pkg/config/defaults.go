@@ -44,6 +44,7 @@ func (p *Paths) fill() {
 	p.Run = cmp.Or(p.Run, "/run/patchbay")
 	p.BPF = cmp.Or(p.BPF, "/sys/fs/bpf/patchbay")
 	p.CNIConf = cmp.Or(p.CNIConf, "/etc/cni/net.d")
+	p.Sysctl = cmp.Or(p.Sysctl, "/proc/sys")
 	p.Status = cmp.Or(p.Status, filepath.Join(p.State, "status"))
 }
 

@@ -35,7 +35,7 @@ func (c Config) Validate() error {
 	errs = append(errs, c.validateRanges()...)
 	errs = append(errs, c.validateValues()...)
 	for key, p := range map[string]string{"state": c.Paths.State, "run": c.Paths.Run, "bpf": c.Paths.BPF,
-		"cniConf": c.Paths.CNIConf, "status": c.Paths.Status} {
+		"cniConf": c.Paths.CNIConf, "status": c.Paths.Status, "sysctl": c.Paths.Sysctl} {
 		if !filepath.IsAbs(p) {
 			fault("paths.%s: %q is not absolute", key, p)
 		}

@@ -133,17 +133,18 @@ func TestNICSysctlsAndLinks(t *testing.T) {
 		here.Route(t, "default", netip.MustParseAddr("192.168.1.254"), "eth0")
 		here.Sysctl(t, "net/ipv4/conf/eth0/rp_filter", "1")
 		here.Sysctl(t, "net/ipv6/conf/eth0/accept_ra", "1")
-		if err := EnableForwarding(); err != nil {
+		sysctls := Sysctls("/proc/sys")
+		if err := sysctls.EnableForwarding(); err != nil {
 			t.Fatal(err)
 		}
-		if err := PrepareNIC("eth0"); err != nil {
+		if err := sysctls.PrepareNIC("eth0"); err != nil {
 			t.Fatal(err)
 		}
 		for key, want := range map[string]string{
 			"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1", "net/ipv6/conf/eth0/accept_ra": "2",
 			"net/ipv4/conf/eth0/rp_filter": "2", "net/ipv4/conf/eth0/arp_ignore": "1",
 		} {
-			if got := sysctl(key); got != want {
+			if got := sysctls.get(key); got != want {
 				t.Errorf("%s = %s, want %s", key, got, want)
 			}
 		}

@@ -11,12 +11,14 @@ import (
 	"strings"
 )
 
-const procSys = "/proc/sys"
+// Sysctls is where the kernel's settings are: /proc/sys, or in a container
+// that has that read-only, where the host's is mounted.
+type Sysctls string
 
-// EnsureSysctl sets a sysctl, named with slashes (net/ipv4/ip_forward), unless
-// it has the value already: then a read-only /proc/sys is no trouble.
-func EnsureSysctl(key, value string) error {
-	path := filepath.Join(procSys, key)
+// Ensure sets a sysctl, named with slashes (net/ipv4/ip_forward), unless it has
+// the value already: then a read-only place is no trouble.
+func (s Sysctls) Ensure(key, value string) error {
+	path := filepath.Join(string(s), key)
 	now, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("read sysctl %s: %w", key, err)
@@ -30,8 +32,9 @@ func EnsureSysctl(key, value string) error {
 	return nil
 }
 
-func sysctl(key string) string {
-	raw, err := os.ReadFile(filepath.Join(procSys, key))
+// get returns the value, "" if there is no such setting.
+func (s Sysctls) get(key string) string {
+	raw, err := os.ReadFile(filepath.Join(string(s), key))
 	if err != nil {
 		return ""
 	}
@@ -41,47 +44,47 @@ func sysctl(key string) string {
 // EnableForwarding lets the node forward IPv4 and, where the kernel has it,
 // IPv6. A NIC that takes its IPv6 configuration from router advertisements is
 // told to go on doing so, which forwarding would end.
-func EnableForwarding() error {
-	errs := []error{EnsureSysctl("net/ipv4/ip_forward", "1")}
-	dirs, err := filepath.Glob(filepath.Join(procSys, "net/ipv6/conf/*"))
+func (s Sysctls) EnableForwarding() error {
+	errs := []error{s.Ensure("net/ipv4/ip_forward", "1")}
+	dirs, err := filepath.Glob(filepath.Join(string(s), "net/ipv6/conf/*"))
 	if err != nil || len(dirs) == 0 {
 		return errors.Join(errs...)
 	}
 	for _, dir := range dirs {
 		key := "net/ipv6/conf/" + filepath.Base(dir) + "/accept_ra"
-		if sysctl(key) == "1" {
-			errs = append(errs, ignoreGone(EnsureSysctl(key, "2")))
+		if s.get(key) == "1" {
+			errs = append(errs, ignoreGone(s.Ensure(key, "2")))
 		}
 	}
-	errs = append(errs, EnsureSysctl("net/ipv6/conf/all/forwarding", "1"))
+	errs = append(errs, s.Ensure("net/ipv6/conf/all/forwarding", "1"))
 	return errors.Join(errs...)
 }
 
 // PrepareNIC sets what a NIC of ours needs: no strict reverse path filter, and
 // ARP answered for the NIC's own addresses only, so that two NICs on one wire
 // don't answer for each other.
-func PrepareNIC(name string) error {
+func (s Sysctls) PrepareNIC(name string) error {
 	conf := "net/ipv4/conf/" + name + "/"
-	errs := []error{loosenFilter(name)}
-	if sysctl(conf+"arp_ignore") == "0" {
-		errs = append(errs, EnsureSysctl(conf+"arp_ignore", "1"))
+	errs := []error{s.LoosenFilter(name)}
+	if s.get(conf+"arp_ignore") == "0" {
+		errs = append(errs, s.Ensure(conf+"arp_ignore", "1"))
 	}
-	if sysctl(conf+"arp_announce") == "0" {
-		errs = append(errs, EnsureSysctl(conf+"arp_announce", "2"))
+	if s.get(conf+"arp_announce") == "0" {
+		errs = append(errs, s.Ensure(conf+"arp_announce", "2"))
 	}
 	return errors.Join(errs...)
 }
 
-// loosenFilter keeps the reverse path filter of an interface from being strict:
+// LoosenFilter keeps the reverse path filter of an interface from being strict:
 // a reply leaves by the NIC that its request came in by, whatever the routes
 // say. The larger of the interface's and the general value counts: 1 is
 // strict, 2 is loose.
-func loosenFilter(name string) error {
+func (s Sysctls) LoosenFilter(name string) error {
 	key := "net/ipv4/conf/" + name + "/rp_filter"
-	if max(sysctl(key), sysctl("net/ipv4/conf/all/rp_filter")) != "1" {
+	if max(s.get(key), s.get("net/ipv4/conf/all/rp_filter")) != "1" {
 		return nil
 	}
-	return EnsureSysctl(key, "2")
+	return s.Ensure(key, "2")
 }
 
 // ignoreGone takes the disappearance of an interface for no error.

@@ -70,7 +70,6 @@ func setTunnel(link netlink.Link, mtu int) error {
 	if a.Flags&net.FlagUp == 0 {
 		errs = append(errs, netlink.LinkSetUp(link))
 	}
-	errs = append(errs, loosenFilter(TunnelName))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("set up %s: %w", TunnelName, err)
 	}
