@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package switches
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/patchbay-net/patchbay/pkg/netdev"
+)
+
+// defaultMTU is that of a switch without a port.
+const defaultMTU = 1500
+
+// LegPrefix opens the names of legs' ends on a switch; ten hex digits follow.
+const LegPrefix = "pbs"
+
+// isLeg tells a leg's end from a port of the device.
+func isLeg(name string) bool {
+	digits, ok := strings.CutPrefix(name, LegPrefix)
+	return ok && len(digits) == 10 && strings.Trim(digits, "0123456789abcdef") == ""
+}
+
+// keepFramesOutOfNetfilter undoes what loading br_netfilter does to all bridges.
+func (k Keeper) keepFramesOutOfNetfilter() error {
+	var errs []error
+	for _, key := range []string{"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables", "net/bridge/bridge-nf-call-arptables"} {
+		if _, err := os.Stat(filepath.Join(string(k.Sysctls), key)); err == nil {
+			errs = append(errs, k.Sysctls.Ensure(key, "0"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ensureInternal makes the internal bridge, its addresses and its NAT.
+func (k Keeper) ensureInternal(s Switch, state *State) error {
+	state.MTU = cmp.Or(s.MTU, defaultMTU)
+	link, err := ensureBridge(InternalBridge, derivedMAC(k.Seed), state.MTU)
+	if err != nil {
+		return err
+	}
+	if err := syncAddrs(link, s.Addrs); err != nil {
+		return err
+	}
+	if err := k.Sysctls.EnableForwarding(); err != nil {
+		return err
+	}
+	if err := ensureNAT(); err != nil {
+		return err
+	}
+	state.Uplink, err = defaultPort()
+	return err
+}
+
+// ensureExternal makes the external bridge and enslaves its port.
+func ensureExternal(s Switch, state *State) error {
+	port, err := findPort(s.Port)
+	if err != nil {
+		return err
+	}
+	if err := releaseOtherPort(s.Port); err != nil {
+		return err
+	}
+	state.MTU = cmp.Or(s.MTU, port.Attrs().MTU)
+	bridge, err := ensureBridge(ExternalBridge, port.Attrs().HardwareAddr, state.MTU)
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(port); err != nil {
+		return fmt.Errorf("set port %s up: %w", s.Port, err)
+	}
+	if err := enslave(port, bridge); err != nil {
+		return err
+	}
+	state.Uplink = s.Port
+	return nil
+}
+
+// derivedMAC is a locally administered address that the seed names.
+func derivedMAC(seed string) net.HardwareAddr {
+	sum := sha256.Sum256([]byte("patchbay switch " + seed))
+	mac := net.HardwareAddr(sum[:6])
+	mac[0] = mac[0]&^1 | 2
+	return mac
+}
+
+// ensureBridge returns the bridge of that name, up, made or corrected as need
+// be. A fixed MAC address keeps it from taking that of a leg. Snooping is off:
+// without a querier it would stop multicast.
+func ensureBridge(name string, mac net.HardwareAddr, mtu int) (netlink.Link, error) {
+	link, err := findBridge(name)
+	if err != nil {
+		return nil, err
+	}
+	if link == nil {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.HardwareAddr, attrs.MTU = name, mac, mtu
+		off := false
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &off}); err != nil {
+			return nil, fmt.Errorf("make bridge %s: %w", name, err)
+		}
+		if link, err = netlink.LinkByName(name); err != nil {
+			return nil, fmt.Errorf("find bridge %s: %w", name, err)
+		}
+	}
+	if err := correctBridge(link, mac, mtu); err != nil {
+		return nil, fmt.Errorf("bridge %s: %w", name, err)
+	}
+	return link, nil
+}
+
+// correctBridge sets what isn't as it should be.
+func correctBridge(link netlink.Link, mac net.HardwareAddr, mtu int) error {
+	attrs := link.Attrs()
+	if bridge, ok := link.(*netlink.Bridge); ok && bridge.MulticastSnooping != nil && *bridge.MulticastSnooping {
+		if err := netlink.BridgeSetMcastSnoop(link, false); err != nil {
+			return fmt.Errorf("turn multicast snooping off: %w", err)
+		}
+	}
+	if !bytes.Equal(attrs.HardwareAddr, mac) {
+		if err := netlink.LinkSetHardwareAddr(link, mac); err != nil {
+			return fmt.Errorf("set address %s: %w", mac, err)
+		}
+	}
+	if attrs.MTU != mtu {
+		if err := netlink.LinkSetMTU(link, mtu); err != nil {
+			return fmt.Errorf("set MTU %d: %w", mtu, err)
+		}
+	}
+	if attrs.Flags&net.FlagUp == 0 {
+		if err := netlink.LinkSetUp(link); err != nil {
+			return fmt.Errorf("set up: %w", err)
+		}
+	}
+	return nil
+}
+
+// findBridge returns nil without an error if there is no such link.
+func findBridge(name string) (netlink.Link, error) {
+	link, err := findLink(name)
+	if err == nil && link != nil && link.Type() != "bridge" {
+		return nil, fmt.Errorf("link %s is a %s, not a bridge", name, link.Type())
+	}
+	return link, err
+}
+
+// findLink returns nil without an error if there is no such link.
+func findLink(name string) (netlink.Link, error) {
+	link, err := netlink.LinkByName(name)
+	if _, none := errors.AsType[netlink.LinkNotFoundError](err); none {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find link %s: %w", name, err)
+	}
+	return link, nil
+}
+
+// defaultPort names the link that the IPv4, or else the IPv6, default route leads out of.
+func defaultPort() (string, error) {
+	links, err := netdev.Links()
+	if err != nil {
+		return "", err
+	}
+	i := slices.IndexFunc(links, func(l netdev.Link) bool { return l.DefaultRoute })
+	if i < 0 {
+		return "", nil
+	}
+	return links[i].Name, nil
+}
+
+// syncAddrs makes want the global addresses of a link.
+func syncAddrs(link netlink.Link, want []netip.Prefix) error {
+	have, err := globalAddrs(link)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range want {
+		if slices.ContainsFunc(have, func(a netlink.Addr) bool { return a.IPNet.String() == p.String() }) {
+			continue
+		}
+		addr := &netlink.Addr{IPNet: ipNet(p)}
+		if p.Addr().Is6() {
+			addr.Flags = unix.IFA_F_NODAD
+		}
+		if err := netlink.AddrReplace(link, addr); err != nil {
+			errs = append(errs, fmt.Errorf("add address %s: %w", p, err))
+		}
+	}
+	for _, a := range have {
+		if slices.ContainsFunc(want, func(p netip.Prefix) bool { return a.IPNet.String() == p.String() }) {
+			continue
+		}
+		if err := netlink.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			errs = append(errs, fmt.Errorf("remove address %s: %w", a.IPNet, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// globalAddrs lists a link's addresses but those that the kernel makes for itself.
+func globalAddrs(link netlink.Link) ([]netlink.Addr, error) {
+	addrs, err := netdev.Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of %s: %w", link.Attrs().Name, err)
+	}
+	return slices.DeleteFunc(addrs, func(a netlink.Addr) bool {
+		return a.Scope == unix.RT_SCOPE_LINK && a.IP.IsLinkLocalUnicast() && a.IP.To4() == nil
+	}), nil
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}

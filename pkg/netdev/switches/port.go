@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package switches
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/patchbay-net/patchbay/pkg/netdev"
+)
+
+// findPort returns the port of that name if a switch may have it.
+func findPort(name string) (netlink.Link, error) {
+	link, err := findLink(name)
+	if err != nil {
+		return nil, err
+	}
+	if link == nil {
+		return nil, fmt.Errorf("port %s: no such interface", name)
+	}
+	if err := checkPort(link); err != nil {
+		return nil, err
+	}
+	bridge, err := findBridge(ExternalBridge)
+	if err != nil {
+		return nil, err
+	}
+	if m := link.Attrs().MasterIndex; m != 0 && (bridge == nil || bridge.Attrs().Index != m) {
+		return nil, fmt.Errorf("port %s belongs to %s", name, linkName(m))
+	}
+	return link, nil
+}
+
+// checkPort returns why a link of its kind can't be a switch's port.
+func checkPort(link netlink.Link) error {
+	attrs := link.Attrs()
+	switch kind := link.Type(); {
+	case kind == "bond" || kind == "team":
+		return fmt.Errorf("port %s is a %s: a teamed port can't be a switch's uplink", attrs.Name, kind)
+	case kind == "bridge" || attrs.Flags&net.FlagLoopback != 0 || isLeg(attrs.Name) || netdev.IsPodLink(attrs.Name):
+		return fmt.Errorf("port %s is a %s, not a port of the device", attrs.Name, kind)
+	}
+	return nil
+}
+
+func linkName(index int) string {
+	if link, err := netlink.LinkByIndex(index); err == nil {
+		return link.Type() + " " + link.Attrs().Name
+	}
+	return fmt.Sprintf("link %d", index)
+}
+
+// enslave makes the port one of the bridge's and hands its addresses and routes
+// over. Each step leaves every route in force on one or the other.
+func enslave(port, bridge netlink.Link) error {
+	name := port.Attrs().Name
+	if err := copyAddrs(port, bridge); err != nil {
+		return err
+	}
+	if port.Attrs().MasterIndex != bridge.Attrs().Index {
+		if err := netlink.LinkSetMaster(port, bridge); err != nil {
+			return fmt.Errorf("add port %s to %s: %w", name, bridge.Attrs().Name, err)
+		}
+	}
+	return errors.Join(moveRoutes(port, bridge), dropAddrs(port))
+}
+
+// release is the reverse of enslave.
+func release(port, bridge netlink.Link) error {
+	if err := copyAddrs(bridge, port); err != nil {
+		return err
+	}
+	if err := netlink.LinkSetNoMaster(port); err != nil {
+		return fmt.Errorf("take port %s from %s: %w", port.Attrs().Name, bridge.Attrs().Name, err)
+	}
+	return errors.Join(moveRoutes(bridge, port), dropAddrs(bridge))
+}
+
+// releasePort gives the external bridge's port its addresses and routes back.
+func releasePort() error { return releaseOtherPort("") }
+
+// releaseOtherPort releases all ports of the external bridge but that of the given name.
+func releaseOtherPort(keep string) error {
+	bridge, err := findBridge(ExternalBridge)
+	if err != nil || bridge == nil {
+		return err
+	}
+	links, err := netdev.Dump(netlink.LinkList)
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		if a.MasterIndex != bridge.Attrs().Index || isLeg(a.Name) || a.Name == keep {
+			continue
+		}
+		if err := release(l, bridge); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lifetimeFlags are the address flags that a copy keeps.
+const lifetimeFlags = unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_MANAGETEMPADDR
+
+// copyAddrs gives one link the other's addresses too.
+func copyAddrs(from, to netlink.Link) error {
+	addrs, err := globalAddrs(from)
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		a.Label, a.LinkIndex = "", 0
+		a.Flags &= lifetimeFlags
+		if a.IP.To4() == nil {
+			a.Flags |= unix.IFA_F_NODAD // it is ours already
+		}
+		if err := netlink.AddrReplace(to, &a); err != nil {
+			return fmt.Errorf("add address %s to %s: %w", a.IPNet, to.Attrs().Name, err)
+		}
+	}
+	return nil
+}
+
+// dropAddrs takes all addresses from a link.
+func dropAddrs(link netlink.Link) error {
+	addrs, err := globalAddrs(link)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, a := range addrs {
+		if err := netlink.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			errs = append(errs, fmt.Errorf("remove address %s from %s: %w", a.IPNet, link.Attrs().Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// moveRoutes has all routes over one link, but those that come with an address,
+// go over the other; those directly on the link first, as gateways need them.
+func moveRoutes(from, to netlink.Link) error {
+	routes, err := routesOver(from.Attrs().Index)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, r := range routes {
+		moved := r
+		moved.LinkIndex = to.Attrs().Index
+		moved.Flags &^= int(netlink.FLAG_PERVASIVE) | unix.RTNH_F_LINKDOWN | unix.RTNH_F_DEAD
+		if err := netlink.RouteReplace(&moved); err != nil {
+			errs = append(errs, fmt.Errorf("move route %s to %s: %w", r.Dst, to.Attrs().Name, err))
+			continue
+		}
+		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("remove route %s over %s: %w", r.Dst, from.Attrs().Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// routesOver lists the unicast routes over a link in all tables, without the kernel's own.
+func routesOver(index int) ([]netlink.Route, error) {
+	all, err := netdev.Dump(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: index, Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	routes := slices.DeleteFunc(all, func(r netlink.Route) bool {
+		return r.Type != unix.RTN_UNICAST || r.Protocol == unix.RTPROT_KERNEL
+	})
+	slices.SortStableFunc(routes, func(a, b netlink.Route) int { return hops(a) - hops(b) })
+	return routes, nil
+}
+
+// hops is 0 for a route directly on the link, 1 for one by a gateway.
+func hops(r netlink.Route) int {
+	if r.Gw == nil && r.Via == nil {
+		return 0
+	}
+	return 1
+}

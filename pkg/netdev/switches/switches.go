@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package switches keeps the device's virtual switches: bridges that nodes,
+// VMs and pods have legs on. An internal switch leads outside by NAT through
+// whichever port holds the default route; an external one has a port of the
+// device enslaved, whose addresses and routes the bridge carries meanwhile.
+// What is there is read from the kernel each time, so that Sync can be killed
+// anywhere and called again.
+package switches
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/patchbay-net/patchbay/pkg/netdev"
+)
+
+// Kind is what a switch leads to.
+type Kind uint8
+
+// The kinds of a switch.
+const (
+	Internal Kind = iota + 1
+	External
+)
+
+// The bridges, one of each kind.
+const (
+	InternalBridge = "pb-int"
+	ExternalBridge = "pb-ext"
+)
+
+// Bridge returns the name of the bridge that is the switch of that kind.
+func (k Kind) Bridge() string {
+	if k == Internal {
+		return InternalBridge
+	}
+	return ExternalBridge
+}
+
+// ParseKind reads "internal" or "external", in any case.
+func ParseKind(s string) (Kind, error) {
+	switch strings.ToLower(s) {
+	case "internal":
+		return Internal, nil
+	case "external":
+		return External, nil
+	}
+	return 0, fmt.Errorf("switch %q is not internal or external", s)
+}
+
+// Switch is a switch as declared.
+type Switch struct {
+	Name string
+	Kind Kind
+	// Port is the device's port that an External switch is bridged to.
+	Port string
+	// VLAN is the tag of the switch's frames on the port; 0 is untagged.
+	VLAN int
+	// MTU of 0 is the port's, or 1500.
+	MTU int
+	// Addrs are the device's own on an Internal switch.
+	Addrs []netip.Prefix
+}
+
+// State is what became of a Switch.
+type State struct {
+	Name   string
+	Bridge string
+	// Uplink is the port that the switch's traffic leaves by, as far as there is one.
+	Uplink string
+	MTU    int
+	// Err says why the switch isn't as declared.
+	Err error
+}
+
+// Keeper keeps the switches of the network namespace it is called in.
+type Keeper struct {
+	Sysctls netdev.Sysctls
+	// Seed makes the internal bridge's MAC address, the same at each start.
+	Seed string
+}
+
+// Sync makes the switches what want says and returns one State for each of
+// want, sorted by name, and an error for what it couldn't take away.
+func (k Keeper) Sync(want []Switch) ([]State, error) {
+	want = slices.SortedFunc(slices.Values(want), func(a, b Switch) int { return cmp.Compare(a.Name, b.Name) })
+	taken := map[Kind]string{}
+	var states []State
+	for _, s := range want {
+		state := State{Name: s.Name, Bridge: s.Kind.Bridge()}
+		if other, ok := taken[s.Kind]; ok {
+			state.Err = fmt.Errorf("switch %s: %s is switch %s already, a device has one of each type", s.Name, state.Bridge, other)
+			states = append(states, state)
+			continue
+		}
+		taken[s.Kind] = s.Name
+		if err := k.ensure(s, &state); err != nil {
+			state.Err = fmt.Errorf("switch %s: %w", s.Name, err)
+		}
+		states = append(states, state)
+	}
+	var errs []error
+	if _, ok := taken[External]; !ok {
+		errs = append(errs, releasePort(), netdev.RemoveLink(ExternalBridge))
+	}
+	if _, ok := taken[Internal]; !ok {
+		errs = append(errs, removeNAT(), netdev.RemoveLink(InternalBridge))
+	}
+	return states, errors.Join(errs...)
+}
+
+// Remove takes all switches away; ports get their addresses and routes back.
+func Remove() error {
+	_, err := Keeper{}.Sync(nil)
+	return err
+}
+
+// ensure makes one switch what it is declared to be.
+func (k Keeper) ensure(s Switch, state *State) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	if err := k.keepFramesOutOfNetfilter(); err != nil {
+		return err
+	}
+	if s.Kind == Internal {
+		return k.ensureInternal(s, state)
+	}
+	return ensureExternal(s, state)
+}
+
+// check returns what can't be done about the declaration.
+func (s Switch) check() error {
+	switch {
+	case s.Kind == Internal && len(s.Addrs) == 0:
+		return errors.New("an internal switch needs an address of the device's, the gateway of those on it")
+	case s.Kind == External && len(s.Addrs) > 0:
+		return errors.New("an external switch has its port's addresses, no others")
+	case s.Kind == External && s.Port == "":
+		return errors.New("an external switch needs a port")
+	case s.VLAN != 0:
+		return fmt.Errorf("vlan %d: tagged switches are not supported", s.VLAN)
+	}
+	return nil
+}
