@@ -51,5 +51,6 @@ image: build ## the container image, an OCI archive in bin/
 	@test/cluster/image.sh bin/patchbay-image.tar
 
 clean: ## remove bin/ and what a killed test or demo left behind
+	@test/cluster/run.sh down
 	@$(GO) run ./test/netlab/sweep
 	@rm -rf bin

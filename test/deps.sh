@@ -14,6 +14,13 @@ tcpdump tcpdump
 runc runc
 bpftool bpftool
 strace strace
+busybox busybox-static
+nc.openbsd netcat-openbsd
+socat socat
+curl curl
+wget wget
+dig bind9-dnsutils
+hostname hostname
 '
 
 missing=
