@@ -144,3 +144,37 @@ func (l *Lab) Apply(ctx context.Context, r io.Reader) error {
 	}
 	return nil
 }
+
+// Import gives every machine the images of an OCI archive.
+func (l *Lab) Import(ctx context.Context, archive string) error {
+	path, err := filepath.Abs(archive)
+	if err != nil {
+		return fmt.Errorf("import %s: %w", archive, err)
+	}
+	for _, m := range l.Machines {
+		cmd, err := l.Exec(ctx, m.Name, l.bin("ctr"), "-n", "k8s.io", "images", "import", "--local", path)
+		if err != nil {
+			return err
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("import %s on %s: %w: %s", archive, m.Name, err, out)
+		}
+	}
+	return nil
+}
+
+// Tests returns a command that runs upstream's end-to-end tests that match
+// focus on the control plane, with a report in dir. It ends with the machine.
+func (l *Lab) Tests(ctx context.Context, dir, focus string) (*exec.Cmd, error) {
+	cmd, err := l.Exec(ctx, l.controlPlane().Name, l.bin("ginkgo"), "run",
+		"--procs=6", "--no-color", "--timeout=30m", "--focus="+focus,
+		"--output-dir="+dir, "--json-report=report.json", l.bin("e2e.test"), "--",
+		"--kubeconfig="+l.kubeconfig("admin"), "--kubectl-path="+l.bin("kubectl"),
+		"--provider=skeleton", "--num-nodes=2", "--disable-log-dump")
+	if err != nil {
+		return nil, err
+	}
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "HOME="+dir, "TMPDIR="+dir)
+	return cmd, nil
+}

@@ -19,6 +19,8 @@ const (
 	podCIDR6     = "fd00:10:244::/56"
 	serviceCIDR4 = "10.96.0.0/16"
 	serviceCIDR6 = "fd00:10:96::/112"
+	poolCIDR4    = "198.51.100.192/27" // LoadBalancer addresses, on the external switch
+	poolCIDR6    = "2001:db8:100::c0:0/112"
 	apiService4  = "10.96.0.1"
 	apiService6  = "fd00:10:96::1"
 	// ClusterDNS is the address of the cluster's DNS Service.
@@ -148,6 +150,22 @@ func (l *Lab) controlPlane() Machine {
 // APIServer is the API server's own address, which needs no Service.
 func (l *Lab) APIServer() string {
 	return "https://" + netip.AddrPortFrom(l.controlPlane().Internal.V4.Addr(), 6443).String()
+}
+
+// Site is what an operator writes into Patchbay's configuration.
+type Site struct {
+	APIServer                         string
+	PodCIDRs, ServiceCIDRs, PoolCIDRs []string
+}
+
+// Site returns the configuration of this lab.
+func (l *Lab) Site() Site {
+	return Site{
+		APIServer:    l.APIServer(),
+		PodCIDRs:     l.families(podCIDR4, podCIDR6),
+		ServiceCIDRs: l.families(serviceCIDR4, serviceCIDR6),
+		PoolCIDRs:    l.families(poolCIDR4, poolCIDR6),
+	}
 }
 
 func (l *Lab) path(elem ...string) string {

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/patchbay-net/patchbay/test/cluster/internal/lab"
+)
+
+// test raises the cluster, runs all there is on it and ends it, whatever
+// happened. It fails if any part did.
+func (e *env) test(ctx context.Context) (err error) {
+	start := time.Now()
+	if err := e.packages(ctx); err != nil {
+		return err
+	}
+	l, err := e.up(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, l.Down())
+		fmt.Fprintf(e.out, "cluster: %.0f s in all\n", time.Since(start).Seconds())
+	}()
+	if err := e.install(ctx, l); err != nil {
+		return errors.Join(err, e.describe(ctx, l))
+	}
+	failed := errors.Join(e.app(ctx, l), e.endToEnd(ctx, l, nil))
+	if failed != nil {
+		failed = errors.Join(failed, e.describe(ctx, l))
+	}
+	return errors.Join(failed, e.uninstall(ctx, l))
+}
+
+// packages installs the Debian packages that the tests need.
+func (e *env) packages(ctx context.Context) error {
+	return e.attach(exec.CommandContext(ctx, filepath.Join(e.root, "test/deps.sh")))
+}
+
+// describe prints the state of the cluster for the log of a failed run, and
+// the end of Patchbay's own logs.
+func (e *env) describe(ctx context.Context, l *lab.Lab) error {
+	for _, args := range [][]string{
+		{"get", "nodes,pods,services", "-A", "-o", "wide"},
+		{"get", "events", "-A", "--sort-by=.lastTimestamp"},
+		{"-n", "patchbay-system", "logs", "-l", "app.kubernetes.io/name=patchbayd", "--prefix", "--tail=40"},
+		{"-n", "patchbay-system", "logs", "-l", "app.kubernetes.io/name=patchbay-controller", "--prefix", "--tail=40"},
+	} {
+		fmt.Fprintf(e.out, "--- kubectl %s\n", strings.Join(args, " "))
+		out, err := l.Kubectl(ctx, args...).CombinedOutput()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if _, err := io.WriteString(e.out, lastLines(string(out), 60)+"\n"); err != nil {
+			return err
+		}
+		if err != nil {
+			fmt.Fprintln(e.out, err)
+		}
+	}
+	return nil
+}
