@@ -8,7 +8,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 )
 
 // Kind is an object's kind as in its YAML, without the group: the kinds that
@@ -53,7 +56,7 @@ func (t Type) GroupVersionKind() schema.GroupVersionKind {
 
 // Types returns all types, Kubernetes' first.
 func Types() []Type {
-	core, net := corev1.SchemeGroupVersion, networkingv1.SchemeGroupVersion
+	core, net, own := corev1.SchemeGroupVersion, networkingv1.SchemeGroupVersion, v1alpha1.GroupVersion()
 	return []Type{
 		{KindService, core, "services", true, func() Object { return &corev1.Service{} }},
 		{KindEndpointSlice, discoveryv1.SchemeGroupVersion, "endpointslices", true, func() Object { return &discoveryv1.EndpointSlice{} }},
@@ -61,7 +64,45 @@ func Types() []Type {
 		{KindNamespace, core, "namespaces", false, func() Object { return &corev1.Namespace{} }},
 		{KindPod, core, "pods", true, func() Object { return &corev1.Pod{} }},
 		{KindNetworkPolicy, net, "networkpolicies", true, func() Object { return &networkingv1.NetworkPolicy{} }},
+		{KindIPPool, own, "ippools", false, func() Object { return &v1alpha1.IPPool{} }},
+		{KindIPBlock, own, "ipblocks", false, func() Object { return &v1alpha1.IPBlock{} }},
+		{KindIPAllocation, own, "ipallocations", false, func() Object { return &v1alpha1.IPAllocation{} }},
+		{KindVirtualSwitch, own, "virtualswitches", false, func() Object { return &v1alpha1.VirtualSwitch{} }},
+		{KindNodeRoute, own, "noderoutes", false, func() Object { return &v1alpha1.NodeRoute{} }},
+		{KindNodePolicy, own, "nodepolicies", false, func() Object { return &v1alpha1.NodePolicy{} }},
+		{KindBGPPeer, own, "bgppeers", false, func() Object { return &v1alpha1.BGPPeer{} }},
+		{KindNodeNetworkState, own, "nodenetworkstates", false, func() Object { return &v1alpha1.NodeNetworkState{} }},
 	}
+}
+
+// Defaulter is an object that knows what its left-out fields mean.
+type Defaulter interface{ Default() }
+
+// Validator is an object that knows what may stand in it.
+type Validator interface{ Validate() error }
+
+// UpdateValidator is an object that knows what of it may not change. The object
+// before is of the same type.
+type UpdateValidator interface {
+	ValidateUpdate(before runtime.Object) error
+}
+
+// Check sets an object's defaults and validates it, also as the successor of
+// before where that isn't nil. Kubernetes' own objects are taken as they are:
+// the API server has checked them.
+func Check(obj, before Object) error {
+	if d, ok := obj.(Defaulter); ok {
+		d.Default()
+	}
+	if v, ok := obj.(Validator); ok {
+		if err := v.Validate(); err != nil {
+			return err
+		}
+	}
+	if u, ok := obj.(UpdateValidator); ok && before != nil {
+		return u.ValidateUpdate(before)
+	}
+	return nil
 }
 
 // TypeOf returns the type of a kind.

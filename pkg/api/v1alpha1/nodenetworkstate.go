@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// NodeNetworkState is what a node's agent reports of it: status only, named
+// like the node, written by that node's agent alone.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,categories=patchbay
+// +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.version`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="NICs",type=string,JSONPath=`.status.nics[*].name`
+type NodeNetworkState struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// +optional
+	Status NodeNetworkStateStatus `json:"status,omitzero"`
+}
+
+// NodeNetworkStateList is a list of NodeNetworkStates.
+//
+// +kubebuilder:object:root=true
+type NodeNetworkStateList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+	Items           []NodeNetworkState `json:"items"`
+}
+
+// NodeNetworkStateStatus is the report. It changes when the node does, and has
+// no clock in it.
+type NodeNetworkStateStatus struct {
+	// Version of the agent.
+	// +optional
+	Version string `json:"version,omitempty"`
+	// NICs of the node.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	NICs []NICState `json:"nics,omitempty"`
+	// Routes are the NodeRoutes for this node.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Routes []NodeRouteState `json:"routes,omitempty"`
+	// Switches that this node has legs on, or, on the device, keeps.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Switches []SwitchState `json:"switches,omitempty"`
+	// Blocks that the node gives pods' addresses out of.
+	// +optional
+	// +listType=map
+	// +listMapKey=cidr
+	Blocks []NodeBlockState `json:"blocks,omitempty"`
+	// Announcements are the addresses that this node announces.
+	// +optional
+	// +listType=map
+	// +listMapKey=address
+	Announcements []AnnouncementState `json:"announcements,omitempty"`
+	// Conditions: Ready, and one for each thing that is wrong.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// NICState is one network interface of a node.
+type NICState struct {
+	Name string `json:"name"`
+	// Role is internal, external or ignored.
+	Role string `json:"role"`
+	// Reason says why it has that role.
+	// +optional
+	Reason string `json:"reason,omitempty"`
+	// +optional
+	MAC string `json:"mac,omitempty"`
+	// +optional
+	MTU int32 `json:"mtu,omitempty"`
+	// Carrier says whether there is a link.
+	Carrier bool `json:"carrier"`
+	// Addresses with their prefix length.
+	// +optional
+	// +listType=atomic
+	Addresses []string `json:"addresses,omitempty"`
+	// DynamicFamilies are the families, IPv4 and IPv6, with an address that came
+	// by DHCP or router advertisement.
+	// +optional
+	// +listType=set
+	DynamicFamilies []string `json:"dynamicFamilies,omitempty"`
+}
+
+// NodeRouteState is the fate of a NodeRoute on this node.
+type NodeRouteState struct {
+	// Name of the NodeRoute.
+	Name string `json:"name"`
+	// State says what became of it.
+	State RouteState `json:"state"`
+	// Message says why it was refused.
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// SwitchState is a switch as seen from this node.
+type SwitchState struct {
+	// Name of the VirtualSwitch.
+	Name string `json:"name"`
+	// Device is the bridge, or the leg's interface.
+	Device string `json:"device"`
+	// Uplink is the port that the switch's traffic leaves by.
+	// +optional
+	Uplink string `json:"uplink,omitempty"`
+	// Ready says whether it is as declared.
+	Ready bool `json:"ready"`
+	// Message says why it isn't.
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// NodeBlockState is the use of a block.
+type NodeBlockState struct {
+	CIDR string `json:"cidr"`
+	// Pool is the IPPool it comes from; empty for node.spec.podCIDRs.
+	// +optional
+	Pool string `json:"pool,omitempty"`
+	Used int64  `json:"used"`
+	Free int64  `json:"free"`
+}
+
+// AnnouncementState is an address that the node announces.
+type AnnouncementState struct {
+	Address string `json:"address"`
+	// Interfaces it is announced on.
+	// +listType=set
+	Interfaces []string `json:"interfaces"`
+}
+
+// Default sets what is left out: nothing.
+func (s *NodeNetworkState) Default() {}
+
+// Validate returns all that is wrong with the report.
+func (s *NodeNetworkState) Validate() error {
+	c := newChecks("NodeNetworkState", s)
+	for i, r := range s.Status.Routes {
+		c.oneOf(index("status.routes", i)+".state", r.State, RouteApplied, RouteRefused)
+	}
+	return c.err()
+}
