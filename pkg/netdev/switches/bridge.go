@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -23,15 +22,6 @@ import (
 
 // defaultMTU is that of a switch without a port.
 const defaultMTU = 1500
-
-// LegPrefix opens the names of legs' ends on a switch; ten hex digits follow.
-const LegPrefix = "pbs"
-
-// isLeg tells a leg's end from a port of the device.
-func isLeg(name string) bool {
-	digits, ok := strings.CutPrefix(name, LegPrefix)
-	return ok && len(digits) == 10 && strings.Trim(digits, "0123456789abcdef") == ""
-}
 
 // keepFramesOutOfNetfilter undoes what loading br_netfilter does to all bridges.
 func (k Keeper) keepFramesOutOfNetfilter() error {

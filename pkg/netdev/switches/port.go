@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/pkg/netdev"
+	"github.com/patchbay-net/patchbay/pkg/netdev/leg"
 )
 
 // findPort returns the port of that name if a switch may have it.
@@ -42,7 +43,7 @@ func checkPort(link netlink.Link) error {
 	switch kind := link.Type(); {
 	case kind == "bond" || kind == "team":
 		return fmt.Errorf("port %s is a %s: a teamed port can't be a switch's uplink", attrs.Name, kind)
-	case kind == "bridge" || attrs.Flags&net.FlagLoopback != 0 || isLeg(attrs.Name) || netdev.IsPodLink(attrs.Name):
+	case kind == "bridge" || attrs.Flags&net.FlagLoopback != 0 || leg.IsHostName(attrs.Name) || netdev.IsPodLink(attrs.Name):
 		return fmt.Errorf("port %s is a %s, not a port of the device", attrs.Name, kind)
 	}
 	return nil
@@ -96,7 +97,7 @@ func releaseOtherPort(keep string) error {
 	}
 	for _, l := range links {
 		a := l.Attrs()
-		if a.MasterIndex != bridge.Attrs().Index || isLeg(a.Name) || a.Name == keep {
+		if a.MasterIndex != bridge.Attrs().Index || leg.IsHostName(a.Name) || a.Name == keep {
 			continue
 		}
 		if err := release(l, bridge); err != nil {
