@@ -43,16 +43,29 @@ func CgroupMount() (string, error) {
 // and what is below it are removed with the test, once their processes are gone.
 func NewCgroup(tb TB) string {
 	tb.Helper()
-	mount, err := CgroupMount()
-	must(tb, err, "find cgroup2")
-	dir := filepath.Join(mount, fmt.Sprintf("%s%d-%d", cgroupPrefix, os.Getpid(), cgroupCounter.Add(1)))
-	must(tb, os.Mkdir(dir, 0o755), "make cgroup")
+	dir, err := makeCgroup()
+	must(tb, err, "make cgroup")
 	tb.Cleanup(func() {
-		if err := Poll(10*time.Second, func() error { return removeCgroup(dir) }); err != nil {
-			tb.Logf("remove cgroup: %v", err)
+		if err := endCgroup(dir); err != nil {
+			tb.Logf("%v", err)
 		}
 	})
 	return dir
+}
+
+// makeCgroup makes a cgroup whose name says which process it is of.
+func makeCgroup() (string, error) {
+	mount, err := CgroupMount()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(mount, fmt.Sprintf("%s%d-%d", cgroupPrefix, os.Getpid(), cgroupCounter.Add(1)))
+	return dir, os.Mkdir(dir, 0o755)
+}
+
+// endCgroup removes a cgroup whose processes have just been killed: the kernel needs a moment.
+func endCgroup(dir string) error {
+	return Poll(10*time.Second, func() error { return removeCgroup(dir) })
 }
 
 // removeCgroup removes a cgroup and all below it, deepest first.

@@ -3,6 +3,9 @@
 package netlab
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"os"
 	"regexp"
 	"runtime"
@@ -40,6 +43,41 @@ func Isolate(t *testing.T, f func(t *testing.T)) {
 	case strings.Contains(string(out), "--- SKIP: "+t.Name()+" "):
 		t.Skip("skipped in its own namespaces")
 	}
+}
+
+// Confine runs a program inside a node's namespaces, as Isolate does a test,
+// until it ends or ctx does. Nothing that it started or made there is left then.
+// Its output goes to the caller's.
+func Confine(ctx context.Context, args ...string) (err error) {
+	cgroup, err := makeCgroup()
+	if err != nil {
+		return fmt.Errorf("make cgroup: %w", err)
+	}
+	defer func() { err = errors.Join(err, endCgroup(cgroup)) }()
+	cmd, err := unshareCommand(cgroup, `ip link set lo up; exec "$@"`, args...)
+	if err != nil {
+		return err
+	}
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	runtime.LockOSThread() // the child's life hangs on this thread
+	defer runtime.UnlockOSThread()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	stopped := context.AfterFunc(ctx, func() { killFamily(cmd.Process) })
+	defer stopped()
+	return cmd.Wait()
+}
+
+// killFamily kills the first process of a pid namespace, and all with it, while
+// unshare waits for it; before there is one, unshare itself.
+func killFamily(unshare *os.Process) {
+	if pid, err := childOf(unshare.Pid); err == nil {
+		if init, err := os.FindProcess(pid); err == nil && init.Kill() == nil {
+			return
+		}
+	}
+	_ = unshare.Kill()
 }
 
 // selfNamespace opens the network namespace that the process is in.

@@ -4,6 +4,7 @@ package netlab
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -112,6 +113,14 @@ func TestNodeIsPrivate(t *testing.T) {
 	}
 }
 
+func TestNodeAdoptsNamespace(t *testing.T) {
+	Require(t)
+	a, b := StartNode(t, "node-a"), StartNode(t, "node-b")
+	path := a.Adopt(t, "b", b.Net)
+	a.Exec(t, "ip", "link", "add", "wire", "type", "veth", "peer", "name", "eth7", "netns", path)
+	b.Exec(t, "ip", "link", "show", "eth7")
+}
+
 func TestNodeStartsAndStopsPrograms(t *testing.T) {
 	Require(t)
 	node := StartNode(t, "node-a")
@@ -189,4 +198,29 @@ func TestIsolate(t *testing.T) {
 		}
 		StartNode(t, "nested").Exec(t, "true")
 	})
+}
+
+func TestConfineLeavesNothing(t *testing.T) {
+	Require(t)
+	mine := func() []string {
+		mount, err := CgroupMount()
+		must(t, err, "find cgroup2")
+		dirs, err := filepath.Glob(filepath.Join(mount, fmt.Sprintf("%s%d-*", cgroupPrefix, os.Getpid())))
+		must(t, err, "list cgroups")
+		return dirs
+	}
+	if err := Confine(t.Context(), "false"); err == nil {
+		t.Error("exit code of the program: got no error")
+	}
+	must(t, Confine(t.Context(), "true"), "confine")
+	for _, after := range []time.Duration{0, time.Millisecond, 20 * time.Millisecond, 300 * time.Millisecond} {
+		ctx, cancel := context.WithTimeout(t.Context(), after)
+		if err := Confine(ctx, "sh", "-c", "sleep 60 & sleep 60"); err == nil {
+			t.Errorf("interrupted after %v: got no error", after)
+		}
+		cancel()
+	}
+	if left := mine(); len(left) != 0 {
+		t.Errorf("cgroups left: %v", left)
+	}
 }

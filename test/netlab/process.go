@@ -60,6 +60,18 @@ func (n *Node) Exec(tb TB, name string, args ...string) string {
 	return string(out)
 }
 
+// Adopt makes a network namespace known inside the node by a name, at
+// /run/netns/NAME, and returns that path.
+func (n *Node) Adopt(tb TB, name string, ns *Namespace) string {
+	tb.Helper()
+	path := "/run/netns/" + name
+	cmd := n.Command("sh", "-c", `touch "$0" && mount --bind /proc/self/fd/3 "$0"`, path)
+	cmd.ExtraFiles = append(cmd.ExtraFiles, ns.fd)
+	out, err := cmd.CombinedOutput()
+	must(tb, err, "%s: adopt %s: %s", n.Name, name, out)
+	return path
+}
+
 // Process is a program that runs inside a node.
 type Process struct {
 	process *os.Process
