@@ -6,16 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 
+	"github.com/patchbay-net/patchbay/ipam"
 	"github.com/patchbay-net/patchbay/pkg/service"
 )
 
 // Ranges are addresses of the cluster that no endpoint may have.
 type Ranges struct {
-	Service      []netip.Prefix // of ClusterIPs
-	LoadBalancer []netip.Prefix // of LoadBalancer addresses
+	Service      []netip.Prefix        // of ClusterIPs
+	LoadBalancer []ipam.Pool           // of LoadBalancer addresses, but for
+	IsNode       func(netip.Addr) bool // those that nodes have
 }
 
 // refuse returns why an endpoint may not have this address, or nil. Whoever may
@@ -32,22 +35,15 @@ func (r Ranges) refuse(addr netip.Addr) error {
 	case addr.IsMulticast():
 		return errors.New("is multicast")
 	}
-	if contains(r.Service, addr) {
+	if slices.ContainsFunc(r.Service, func(p netip.Prefix) bool { return p.Contains(addr) }) {
 		return errors.New("is in a range of Services")
 	}
-	if contains(r.LoadBalancer, addr) {
-		return errors.New("is in a pool of LoadBalancer addresses")
-	}
-	return nil
-}
-
-func contains(ranges []netip.Prefix, addr netip.Addr) bool {
-	for _, r := range ranges {
-		if r.Contains(addr) {
-			return true
+	for _, pool := range r.LoadBalancer {
+		if pool.Contains(addr) && !r.IsNode(addr) {
+			return fmt.Errorf("is in pool %s of LoadBalancer addresses", pool.Name)
 		}
 	}
-	return false
+	return nil
 }
 
 // SliceService returns the Service that a slice belongs to, false if it names

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -20,6 +21,9 @@ type NodeInfo struct {
 	PodCIDRs    []netip.Prefix
 	Deleting    bool
 }
+
+// addrs returns all addresses of the node.
+func (n NodeInfo) addrs() []netip.Addr { return slices.Concat(n.InternalIPs, n.ExternalIPs) }
 
 // Service returns the node as service.Build needs it, with the given addresses
 // open for NodePorts.

@@ -11,14 +11,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/service"
 )
 
-// Labels and annotations of Services.
-const (
-	labelProxyName         = "service.kubernetes.io/service-proxy-name"
-	annotationNodePortNICs = "patchbay.net/nodeport-nics"
-)
+// labelProxyName gives a Service to another proxy.
+const labelProxyName = "service.kubernetes.io/service-proxy-name"
 
 const defaultAffinity = 3 * time.Hour // as the API server fills it in
 
@@ -38,7 +36,7 @@ func Service(obj *corev1.Service) (service.Service, bool, error) {
 	ports, errPorts := servicePorts(spec.Ports)
 	ranges, errRanges := sourceRanges(spec.LoadBalancerSourceRanges)
 	ingress, errIngress := ingressIPs(obj.Status.LoadBalancer.Ingress)
-	nics, errNICs := nodePortNICs(obj.Annotations[annotationNodePortNICs])
+	nics, errNICs := nodePortNICs(obj.Annotations[v1alpha1.AnnotationNodePortNICs])
 	svc := service.Service{
 		Namespace: obj.Namespace, Name: obj.Name,
 		ClusterIPs: clusterIPs, ExternalIPs: externalIPs, LoadBalancerIPs: ingress,
@@ -174,7 +172,7 @@ func nodePortNICs(annotation string) (service.NICRoles, error) {
 		case "external":
 			roles |= service.ExternalNIC
 		default:
-			return 0, fmt.Errorf("annotation %s: %q is none of internal, external", annotationNodePortNICs, role)
+			return 0, fmt.Errorf("annotation %s: %q is none of internal, external", v1alpha1.AnnotationNodePortNICs, role)
 		}
 	}
 	return roles, nil

@@ -31,7 +31,8 @@ type Services struct {
 	ofService    map[service.Name]map[source.Key]struct{}
 	endpoints    map[service.Name][]service.Endpoint // merged; absent when to be made anew
 	nodes        map[string]nodeRecord
-	synced       bool // all Services that existed at the start are known
+	pools        map[string]poolRecord // of use LoadBalancer
+	synced       bool                  // all Services that existed at the start are known
 }
 
 type serviceRecord struct {
@@ -62,12 +63,13 @@ func NewServices(serviceCIDRs []netip.Prefix) *Services {
 		ofService:    map[service.Name]map[source.Key]struct{}{},
 		endpoints:    map[service.Name][]service.Endpoint{},
 		nodes:        map[string]nodeRecord{},
+		pools:        map[string]poolRecord{},
 	}
 }
 
 // Kinds returns the kinds that a tracker wants to see.
 func Kinds() []source.Kind {
-	return []source.Kind{source.KindService, source.KindEndpointSlice, source.KindNode}
+	return []source.Kind{source.KindService, source.KindEndpointSlice, source.KindNode, source.KindIPPool}
 }
 
 // Apply takes a change in, and tells whether Input or Problems may have changed
@@ -83,6 +85,8 @@ func (s *Services) Apply(ev source.Event) bool {
 		s.applySlice(ev)
 	case source.KindNode:
 		s.applyNode(ev)
+	case source.KindIPPool:
+		s.applyPool(ev)
 	default:
 		return false
 	}
@@ -147,11 +151,11 @@ func (s *Services) convertSlice(obj *discoveryv1.EndpointSlice) sliceRecord {
 		return record
 	}
 	record.service = name
-	record.endpoints, record.err = EndpointSlice(obj, Ranges{Service: s.serviceCIDRs})
+	record.endpoints, record.err = EndpointSlice(obj, s.rangesFor(name))
 	return record
 }
 
-func (s *Services) applyNode(ev source.Event) {
+func (s *Services) putNode(ev source.Event) {
 	switch ev.Op {
 	case source.Delete:
 		delete(s.nodes, ev.Key.Name)
@@ -263,6 +267,9 @@ func (s *Services) Problems() []Problem {
 	}
 	for name, record := range s.nodes {
 		add(source.KindNode, source.Key{Name: name}, record.err)
+	}
+	for name, record := range s.pools {
+		add(source.KindIPPool, source.Key{Name: name}, record.err)
 	}
 	slices.SortFunc(list, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), a.Key.Compare(b.Key))
