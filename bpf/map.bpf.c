@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * No programs: the object that all maps and their Go types are made from.
+ * No programs: the object that all maps, settings and their Go types are made
+ * from.
  */
+#include "lib/config.h"
 #include "lib/maps.h"
 #include "lib/reasons.h"
 

@@ -98,6 +98,9 @@ func (f *Filters) Detach(ifindex int) error {
 	return nil
 }
 
+// NoDevice tells whether err says that the device is gone.
+func NoDevice(err error) bool { return errors.Is(err, unix.ENODEV) }
+
 func gone(err error) bool {
 	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL)
 }

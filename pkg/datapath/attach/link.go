@@ -95,6 +95,24 @@ func attach(pin string, prog *ebpf.Program, here func(*link.Info) bool, create f
 	return nil
 }
 
+// Replace updates the link at pin to run prog. A link whose device is gone is
+// unpinned.
+func Replace(pin string, prog *ebpf.Program) error {
+	l, err := link.LoadPinnedLink(pin, nil)
+	if err != nil {
+		return fmt.Errorf("open link %s: %w", pin, err)
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return fmt.Errorf("read link %s: %w", pin, err)
+	}
+	if tcx := info.TCX(); tcx != nil && tcx.Ifindex == 0 {
+		return removePin(pin)
+	}
+	return update(pin, l, prog)
+}
+
 func update(pin string, l link.Link, prog *ebpf.Program) error {
 	if err := l.Update(prog); err != nil {
 		return fmt.Errorf("update link %s: %w", pin, err)

@@ -15,12 +15,14 @@
 package load
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -183,6 +185,43 @@ func (s *Set) makeMap(pin string, spec *ebpf.MapSpec) error {
 		return fmt.Errorf("pin map %s: %w", pin, err)
 	}
 	return nil
+}
+
+// Lock takes the pin directory for this process; the function it returns gives
+// it back. It returns ErrInUse if another process has it.
+func Lock(pinDir string) (unlock func() error, err error) {
+	f, err := lockDir(pinDir)
+	if err != nil {
+		return nil, err
+	}
+	return f.Close, nil
+}
+
+// Devices are the interfaces that the pinned endpoints name, of any schema.
+func Devices(pinDir string) ([]int, error) {
+	pins, err := filepath.Glob(filepath.Join(pinDir, "v*", "maps", "endpoints"))
+	if err != nil {
+		return nil, err
+	}
+	var devices []int
+	for _, pin := range pins {
+		m, err := ebpf.LoadPinnedMap(pin, nil)
+		if err != nil {
+			return nil, fmt.Errorf("open map %s: %w", pin, err)
+		}
+		defer m.Close()
+		it := m.Iterate()
+		var key, value []byte
+		for it.Next(&key, &value) {
+			// In every schema the interface is an endpoint's first word.
+			devices = append(devices, int(binary.NativeEndian.Uint32(value)))
+		}
+		if err := it.Err(); err != nil {
+			return nil, fmt.Errorf("read map %s: %w", pin, err)
+		}
+	}
+	slices.Sort(devices)
+	return slices.Compact(devices), nil
 }
 
 // makeDirs makes the directories of a version, clearing what an interrupted

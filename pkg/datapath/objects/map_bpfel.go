@@ -147,8 +147,8 @@ const (
 	MapFlowFlagsFLOW_RETURN   MapFlowFlags = 2
 	MapFlowFlagsFLOW_PEER     MapFlowFlags = 4
 	MapFlowFlagsFLOW_ANSWERED MapFlowFlags = 8
-	MapFlowFlagsFLOW_CLOSING  MapFlowFlags = 16
-	MapFlowFlagsFLOW_SYN      MapFlowFlags = 32
+	MapFlowFlagsFLOW_FIN      MapFlowFlags = 16
+	MapFlowFlagsFLOW_CLOSING  MapFlowFlags = 32
 )
 
 type MapFlowKey struct {
@@ -170,6 +170,21 @@ const (
 	MapFlowWayWAY_NEIGH  MapFlowWay = 3
 	MapFlowWayWAY_TUNNEL MapFlowWay = 4
 )
+
+type MapFragment struct {
+	_     structs.HostLayout
+	Sport uint16
+	Dport uint16
+}
+
+type MapFragmentKey struct {
+	_     structs.HostLayout
+	Saddr MapAddr
+	Daddr MapAddr
+	Id    uint32
+	Proto uint8
+	Pad   [3]uint8
+}
 
 type MapFrontend struct {
 	_        structs.HostLayout
@@ -236,6 +251,12 @@ type MapRangeKey struct {
 	Addr      [16]uint8
 }
 
+type MapRate struct {
+	_    structs.HostLayout
+	Tick uint32
+	Sent uint32
+}
+
 type MapRoute struct {
 	_       structs.HostLayout
 	Hop     MapAddr
@@ -271,6 +292,12 @@ const (
 	MapScopeSCOPE_CLUSTER  MapScope = 0
 	MapScopeSCOPE_EXTERNAL MapScope = 1
 )
+
+type MapScratch struct {
+	_       structs.HostLayout
+	Forward MapFlow
+	Reply   MapFlow
+}
 
 type MapSockFlow struct {
 	_    structs.HostLayout
@@ -313,24 +340,34 @@ type MapSockPeer struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	MapMapAffinities   = "affinities"
-	MapMapAnnounced    = "announced"
-	MapMapBackends     = "backends"
-	MapMapConfig       = "config"
-	MapMapDrops        = "drops"
-	MapMapEndpoints    = "endpoints"
-	MapMapFlows        = "flows"
-	MapMapFlowsNew     = "flows_new"
-	MapMapFrontends    = "frontends"
-	MapMapNics         = "nics"
-	MapMapPeers        = "peers"
-	MapMapRoutes       = "routes"
-	MapMapServices     = "services"
-	MapMapSlots        = "slots"
-	MapMapSockFlows    = "sock_flows"
-	MapMapSockPeers    = "sock_peers"
-	MapMapSourceRanges = "source_ranges"
-	MapVarEnums        = "enums"
+	MapMapAffinities        = "affinities"
+	MapMapAnnounced         = "announced"
+	MapMapBackends          = "backends"
+	MapMapConfig            = "config"
+	MapMapDrops             = "drops"
+	MapMapEndpoints         = "endpoints"
+	MapMapFlows             = "flows"
+	MapMapFlowsNew          = "flows_new"
+	MapMapFragments         = "fragments"
+	MapMapFrontends         = "frontends"
+	MapMapNics              = "nics"
+	MapMapPeers             = "peers"
+	MapMapRates             = "rates"
+	MapMapRoutes            = "routes"
+	MapMapScratches         = "scratches"
+	MapMapServices          = "services"
+	MapMapSlots             = "slots"
+	MapMapSockFlows         = "sock_flows"
+	MapMapSockPeers         = "sock_peers"
+	MapMapSourceRanges      = "source_ranges"
+	MapVarEnums             = "enums"
+	MapVarRejectRate        = "reject_rate"
+	MapVarTimeoutNew        = "timeout_new"
+	MapVarTimeoutOther      = "timeout_other"
+	MapVarTimeoutTcp        = "timeout_tcp"
+	MapVarTimeoutTcpClosing = "timeout_tcp_closing"
+	MapVarTimeoutTcpFin     = "timeout_tcp_fin"
+	MapVarTimeoutUdp        = "timeout_udp"
 )
 
 // LoadMap returns the embedded CollectionSpec for Map.
@@ -389,10 +426,13 @@ type MapMapSpecs struct {
 	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	FlowsNew     *ebpf.MapSpec `ebpf:"flows_new"`
+	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
 	Nics         *ebpf.MapSpec `ebpf:"nics"`
 	Peers        *ebpf.MapSpec `ebpf:"peers"`
+	Rates        *ebpf.MapSpec `ebpf:"rates"`
 	Routes       *ebpf.MapSpec `ebpf:"routes"`
+	Scratches    *ebpf.MapSpec `ebpf:"scratches"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
 	Slots        *ebpf.MapSpec `ebpf:"slots"`
 	SockFlows    *ebpf.MapSpec `ebpf:"sock_flows"`
@@ -404,7 +444,14 @@ type MapMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MapVariableSpecs struct {
-	Enums *ebpf.VariableSpec `ebpf:"enums"`
+	Enums             *ebpf.VariableSpec `ebpf:"enums"`
+	RejectRate        *ebpf.VariableSpec `ebpf:"reject_rate"`
+	TimeoutNew        *ebpf.VariableSpec `ebpf:"timeout_new"`
+	TimeoutOther      *ebpf.VariableSpec `ebpf:"timeout_other"`
+	TimeoutTcp        *ebpf.VariableSpec `ebpf:"timeout_tcp"`
+	TimeoutTcpClosing *ebpf.VariableSpec `ebpf:"timeout_tcp_closing"`
+	TimeoutTcpFin     *ebpf.VariableSpec `ebpf:"timeout_tcp_fin"`
+	TimeoutUdp        *ebpf.VariableSpec `ebpf:"timeout_udp"`
 }
 
 // MapObjects contains all objects after they have been loaded into the kernel.
@@ -435,10 +482,13 @@ type MapMaps struct {
 	Endpoints    *ebpf.Map `ebpf:"endpoints"`
 	Flows        *ebpf.Map `ebpf:"flows"`
 	FlowsNew     *ebpf.Map `ebpf:"flows_new"`
+	Fragments    *ebpf.Map `ebpf:"fragments"`
 	Frontends    *ebpf.Map `ebpf:"frontends"`
 	Nics         *ebpf.Map `ebpf:"nics"`
 	Peers        *ebpf.Map `ebpf:"peers"`
+	Rates        *ebpf.Map `ebpf:"rates"`
 	Routes       *ebpf.Map `ebpf:"routes"`
+	Scratches    *ebpf.Map `ebpf:"scratches"`
 	Services     *ebpf.Map `ebpf:"services"`
 	Slots        *ebpf.Map `ebpf:"slots"`
 	SockFlows    *ebpf.Map `ebpf:"sock_flows"`
@@ -456,10 +506,13 @@ func (m *MapMaps) Close() error {
 		m.Endpoints,
 		m.Flows,
 		m.FlowsNew,
+		m.Fragments,
 		m.Frontends,
 		m.Nics,
 		m.Peers,
+		m.Rates,
 		m.Routes,
+		m.Scratches,
 		m.Services,
 		m.Slots,
 		m.SockFlows,
@@ -472,7 +525,14 @@ func (m *MapMaps) Close() error {
 //
 // It can be passed to LoadMapObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MapVariables struct {
-	Enums *ebpf.Variable `ebpf:"enums"`
+	Enums             *ebpf.Variable `ebpf:"enums"`
+	RejectRate        *ebpf.Variable `ebpf:"reject_rate"`
+	TimeoutNew        *ebpf.Variable `ebpf:"timeout_new"`
+	TimeoutOther      *ebpf.Variable `ebpf:"timeout_other"`
+	TimeoutTcp        *ebpf.Variable `ebpf:"timeout_tcp"`
+	TimeoutTcpClosing *ebpf.Variable `ebpf:"timeout_tcp_closing"`
+	TimeoutTcpFin     *ebpf.Variable `ebpf:"timeout_tcp_fin"`
+	TimeoutUdp        *ebpf.Variable `ebpf:"timeout_udp"`
 }
 
 // MapPrograms contains all programs after they have been loaded into the kernel.

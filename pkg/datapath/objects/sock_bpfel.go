@@ -24,10 +24,13 @@ const (
 	SockMapEndpoints         = "endpoints"
 	SockMapFlows             = "flows"
 	SockMapFlowsNew          = "flows_new"
+	SockMapFragments         = "fragments"
 	SockMapFrontends         = "frontends"
 	SockMapNics              = "nics"
 	SockMapPeers             = "peers"
+	SockMapRates             = "rates"
 	SockMapRoutes            = "routes"
+	SockMapScratches         = "scratches"
 	SockMapServices          = "services"
 	SockMapSlots             = "slots"
 	SockMapSockFlows         = "sock_flows"
@@ -46,6 +49,7 @@ const (
 	SockVarTimeoutOther      = "timeout_other"
 	SockVarTimeoutTcp        = "timeout_tcp"
 	SockVarTimeoutTcpClosing = "timeout_tcp_closing"
+	SockVarTimeoutTcpFin     = "timeout_tcp_fin"
 	SockVarTimeoutUdp        = "timeout_udp"
 )
 
@@ -113,10 +117,13 @@ type SockMapSpecs struct {
 	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	FlowsNew     *ebpf.MapSpec `ebpf:"flows_new"`
+	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
 	Nics         *ebpf.MapSpec `ebpf:"nics"`
 	Peers        *ebpf.MapSpec `ebpf:"peers"`
+	Rates        *ebpf.MapSpec `ebpf:"rates"`
 	Routes       *ebpf.MapSpec `ebpf:"routes"`
+	Scratches    *ebpf.MapSpec `ebpf:"scratches"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
 	Slots        *ebpf.MapSpec `ebpf:"slots"`
 	SockFlows    *ebpf.MapSpec `ebpf:"sock_flows"`
@@ -133,6 +140,7 @@ type SockVariableSpecs struct {
 	TimeoutOther      *ebpf.VariableSpec `ebpf:"timeout_other"`
 	TimeoutTcp        *ebpf.VariableSpec `ebpf:"timeout_tcp"`
 	TimeoutTcpClosing *ebpf.VariableSpec `ebpf:"timeout_tcp_closing"`
+	TimeoutTcpFin     *ebpf.VariableSpec `ebpf:"timeout_tcp_fin"`
 	TimeoutUdp        *ebpf.VariableSpec `ebpf:"timeout_udp"`
 }
 
@@ -164,10 +172,13 @@ type SockMaps struct {
 	Endpoints    *ebpf.Map `ebpf:"endpoints"`
 	Flows        *ebpf.Map `ebpf:"flows"`
 	FlowsNew     *ebpf.Map `ebpf:"flows_new"`
+	Fragments    *ebpf.Map `ebpf:"fragments"`
 	Frontends    *ebpf.Map `ebpf:"frontends"`
 	Nics         *ebpf.Map `ebpf:"nics"`
 	Peers        *ebpf.Map `ebpf:"peers"`
+	Rates        *ebpf.Map `ebpf:"rates"`
 	Routes       *ebpf.Map `ebpf:"routes"`
+	Scratches    *ebpf.Map `ebpf:"scratches"`
 	Services     *ebpf.Map `ebpf:"services"`
 	Slots        *ebpf.Map `ebpf:"slots"`
 	SockFlows    *ebpf.Map `ebpf:"sock_flows"`
@@ -185,10 +196,13 @@ func (m *SockMaps) Close() error {
 		m.Endpoints,
 		m.Flows,
 		m.FlowsNew,
+		m.Fragments,
 		m.Frontends,
 		m.Nics,
 		m.Peers,
+		m.Rates,
 		m.Routes,
+		m.Scratches,
 		m.Services,
 		m.Slots,
 		m.SockFlows,
@@ -206,6 +220,7 @@ type SockVariables struct {
 	TimeoutOther      *ebpf.Variable `ebpf:"timeout_other"`
 	TimeoutTcp        *ebpf.Variable `ebpf:"timeout_tcp"`
 	TimeoutTcpClosing *ebpf.Variable `ebpf:"timeout_tcp_closing"`
+	TimeoutTcpFin     *ebpf.Variable `ebpf:"timeout_tcp_fin"`
 	TimeoutUdp        *ebpf.Variable `ebpf:"timeout_udp"`
 }
 

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/patchbay-net/patchbay/pkg/datapath/attach"
+	"github.com/patchbay-net/patchbay/pkg/datapath/load"
+	"github.com/patchbay-net/patchbay/pkg/datapath/maps"
+	"github.com/patchbay-net/patchbay/pkg/datapath/services"
+	"github.com/patchbay-net/patchbay/pkg/service"
+)
+
+// What goes into the maps and comes out of them.
+type (
+	NIC          = maps.NIC
+	NICRole      = maps.NICRole
+	Tunnel       = maps.Tunnel
+	Endpoint     = maps.Endpoint
+	Route        = maps.Route
+	RouteKind    = maps.RouteKind
+	Peer         = maps.Peer
+	Announcement = maps.Announcement
+	Drop         = maps.Drop
+	Frontend     = services.Frontend
+)
+
+// The roles of a NIC and the kinds of routes.
+const (
+	Internal = maps.Internal
+	External = maps.External
+
+	RouteLocalPods    = maps.RouteLocalPods
+	RouteNative       = maps.RouteNative
+	RouteTunnel       = maps.RouteTunnel
+	RouteService      = maps.RouteService
+	RouteCluster      = maps.RouteCluster
+	RouteUnmasquerade = maps.RouteUnmasquerade
+	RouteSelf         = maps.RouteSelf
+	RoutePods         = maps.RoutePods
+)
+
+var (
+	// ErrInUse is returned while another process has the pin directory open.
+	ErrInUse = load.ErrInUse
+	// ErrSchema is returned if maps of another version are pinned.
+	ErrSchema = load.ErrSchema
+)
+
+// Options are what Open needs to know.
+type Options struct {
+	PinDir   string            // on bpffs, e.g. /sys/fs/bpf/patchbay; its parent is mounted if need be
+	Sizes    map[string]uint32 // entries by map, for maps that don't exist yet; the rest as in bpf/lib/maps.h
+	Settings map[string]any    // volatile const variables of bpf/lib/config.h
+	Log      *slog.Logger      // nil: none
+}
+
+// Datapath is the loaded programs and their maps.
+type Datapath struct {
+	log     *slog.Logger
+	set     *load.Set
+	filters *attach.Filters
+
+	mu    sync.Mutex  // guards selfs, routes and what goes with a NIC
+	selfs map[int]NIC // by index: their addresses are routes too
+	route []Route     // as last set
+
+	services      *services.Services
+	endpoints     maps.Endpoints
+	nics          maps.NICs
+	routes        maps.Routes
+	peers         maps.Peers
+	announcements maps.Announcements
+	config        maps.Config
+	flows         maps.Flows
+	drops         *maps.Drops
+}
+
+// Open loads the programs on the pinned maps, made if there are none, and
+// replaces the programs of all hooks that an earlier process attached, in
+// place. It returns ErrInUse or ErrSchema, and on any error leaves what runs
+// running.
+func Open(opts Options) (_ *Datapath, err error) {
+	log := opts.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	set, err := load.Open(load.Options{PinDir: opts.PinDir, Sizes: opts.Sizes, Constants: opts.Settings, Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("load datapath: %w", err)
+	}
+	d := &Datapath{
+		log: log, set: set, selfs: map[int]NIC{},
+		endpoints:     maps.Endpoints{Map: set.Maps["endpoints"]},
+		nics:          maps.NICs{Map: set.Maps["nics"]},
+		routes:        maps.Routes{Map: set.Maps["routes"]},
+		peers:         maps.Peers{Map: set.Maps["peers"]},
+		announcements: maps.Announcements{Map: set.Maps["announced"]},
+		config:        maps.Config{Map: set.Maps["config"]},
+		flows:         maps.Flows{Map: set.Maps["flows"]},
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	if err := d.openOwners(opts); err != nil {
+		return nil, err
+	}
+	if d.filters, err = attach.NewFilters(); err != nil {
+		return nil, err
+	}
+	return d, d.replacePrograms()
+}
+
+func (d *Datapath) openOwners(opts Options) (err error) {
+	m := d.set.Maps
+	d.services, err = services.Open(services.Maps{
+		Frontends: m["frontends"], Services: m["services"], Slots: m["slots"], Backends: m["backends"],
+		SourceRanges: m["source_ranges"], Flows: m["flows"], FlowsNew: m["flows_new"],
+	}, time.Now)
+	if err != nil {
+		return fmt.Errorf("open services: %w", err)
+	}
+	if d.flows.Timeouts, err = maps.ReadTimeouts(opts.Settings); err != nil {
+		return err
+	}
+	if d.drops, err = maps.NewDrops(m["drops"]); err != nil {
+		return err
+	}
+	return d.readSelfs()
+}
+
+// Close closes everything here. Programs, maps and what is in them stay in
+// force.
+func (d *Datapath) Close() error {
+	var errs []error
+	if d.services != nil {
+		errs = append(errs, d.services.Close())
+	}
+	if d.filters != nil {
+		errs = append(errs, d.filters.Close())
+	}
+	return errors.Join(append(errs, d.set.Close())...)
+}
+
+// Run does what needs time: it expires flows and returns slots that have
+// rested. It ends with ctx, and returns its error.
+func (d *Datapath) Run(ctx context.Context) error {
+	ticker := time.NewTicker(10 * time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+			d.services.Rest()
+			if _, err := d.flows.Expire(); err != nil {
+				d.log.Error("expire flows", "err", err)
+			}
+		}
+	}
+}
+
+// SetServices makes the datapath balance exactly these frontends. What can't
+// be done for one Service is reported; the rest is done.
+func (d *Datapath) SetServices(entries []service.Entry) error {
+	if err := d.services.Set(entries); err != nil {
+		return fmt.Errorf("set services: %w", err)
+	}
+	return nil
+}
+
+// Frontends lists what is balanced now, as the maps have it.
+func (d *Datapath) Frontends() []Frontend { return d.services.Frontends() }
+
+// SetPeers makes these the nodes whose frames are taken for the cluster's.
+func (d *Datapath) SetPeers(peers []Peer) error { return d.peers.Set(peers) }
+
+// SetAnnouncements makes these the addresses that are answered for in ARP and
+// NDP, each until its new expiry.
+func (d *Datapath) SetAnnouncements(a []Announcement) error { return d.announcements.Set(a) }
+
+// Announcements lists what is announced now: less than was set, if another
+// node has claimed an address since.
+func (d *Datapath) Announcements() ([]Announcement, error) { return d.announcements.List() }
+
+// Drops lists what was dropped and why, since the maps were made.
+func (d *Datapath) Drops() ([]Drop, error) { return d.drops.List() }
+
+// program returns a program by name; all that hooks need exist in the objects.
+func (d *Datapath) program(name string) (*ebpf.Program, error) {
+	p, ok := d.set.Programs[name]
+	if !ok {
+		return nil, fmt.Errorf("program %s: not in any object", name)
+	}
+	return p, nil
+}

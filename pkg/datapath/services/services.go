@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package services
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
+	"github.com/patchbay-net/patchbay/pkg/service"
+)
+
+// grace is how long slots, backends and services rest after the last word
+// that named them was switched. A program that read the old word is through
+// after microseconds.
+const grace = 5 * time.Second
+
+// Maps are the maps to own, and the flows to flush when a UDP backend goes.
+type Maps struct {
+	Frontends, Services, Slots, Backends, SourceRanges *ebpf.Map
+	Flows, FlowsNew                                    *ebpf.Map
+}
+
+// Services is the owner of the maps. Its methods may be called concurrently.
+type Services struct {
+	mu    sync.Mutex
+	maps  Maps
+	clock func() time.Time
+
+	words []uint64 // the services map, shared with the programs
+	bytes []byte   // the same mapping
+
+	wordIDs, slotIDs, backendIDs, sourceIDs *ranges
+
+	frontends map[objects.MapFrontendKey]objects.MapFrontend
+	tables    map[uint32]*table
+	sources   map[string]uint32 // id of a list of source ranges, by its text
+}
+
+// Open takes over the maps with what is in them. The maps stay the caller's.
+func Open(maps Maps, clock func() time.Time) (*Services, error) {
+	size := int(maps.Services.MaxEntries()) * 8
+	bytes, err := unix.Mmap(maps.Services.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map services into memory: %w", err)
+	}
+	s := &Services{
+		maps: maps, clock: clock, bytes: bytes,
+		words:      unsafe.Slice((*uint64)(unsafe.Pointer(&bytes[0])), size/8),
+		wordIDs:    newRanges(maps.Services.MaxEntries()),
+		slotIDs:    newRanges(maps.Slots.MaxEntries()),
+		backendIDs: newRanges(maps.Backends.MaxEntries()),
+		sourceIDs:  newRanges(maps.SourceRanges.MaxEntries()),
+		frontends:  map[objects.MapFrontendKey]objects.MapFrontend{},
+		tables:     map[uint32]*table{},
+		sources:    map[string]uint32{},
+	}
+	if err := s.restore(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Close lets go of the maps; what is in them stays in force.
+func (s *Services) Close() error { return unix.Munmap(s.bytes) }
+
+// Set makes the maps say what entries say. The order lets every packet and
+// every connect() meanwhile see a whole Service, old or new:
+//
+//  1. backends, slots and source ranges that are new: nobody looks there yet;
+//  2. words: from here a Service's old frontends choose among its new backends
+//     (and a new Service's word is there before its first frontend);
+//  3. frontends that are new or differ;
+//  4. frontends that are gone; only then are their words and source ranges
+//     unused, and are cleared;
+//  5. flows of UDP backends that are gone: after 2 none can be made again.
+//
+// What can't be done (no room for one Service) is reported, and the rest done;
+// the Service concerned stays as it was.
+func (s *Services) Set(entries []service.Entry) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wake()
+
+	var errs []error
+	p := s.plan(entries)
+	errs = append(errs, s.addSources(p))
+	gone, err := s.switchTables(p)
+	errs = append(errs, err)
+	errs = append(errs, s.setFrontends(p))
+	more, err := s.clear()
+	errs = append(errs, err)
+	return errors.Join(append(errs, s.flush(append(gone, more...)))...)
+}
+
+// Rest returns what has rested long enough to use. Call it now and then.
+func (s *Services) Rest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wake()
+}
+
+func (s *Services) wake() {
+	now := s.clock()
+	s.wordIDs.wake(now)
+	s.slotIDs.wake(now)
+	s.backendIDs.wake(now)
+	s.sourceIDs.wake(now)
+}
+
+// clear takes out the words and source ranges that no frontend names any
+// more, and returns the backends that went with them.
+func (s *Services) clear() ([]uint32, error) {
+	used := map[uint32]bool{}
+	for _, fe := range s.frontends {
+		used[fe.Service] = true
+	}
+	var gone []uint32
+	for word, t := range s.tables {
+		if used[word] {
+			continue
+		}
+		gone = append(gone, t.ids...)
+		s.setWord(word, span{})
+		s.slotIDs.release(t.slots, s.clock().Add(grace))
+		s.wordIDs.release(span{word, 1}, s.clock().Add(grace))
+		delete(s.tables, word)
+	}
+	return gone, errors.Join(s.retire(gone), s.clearSources())
+}
+
+// setWord is the one store that switches a Service.
+func (s *Services) setWord(index uint32, slots span) {
+	generation := atomic.LoadUint64(&s.words[index])>>48 + 1
+	word := uint64(slots.base) | uint64(slots.n)<<32 | generation<<48
+	if slots.n == 0 {
+		word = generation << 48
+	}
+	atomic.StoreUint64(&s.words[index], word)
+}
+
+func (s *Services) word(index uint32) span {
+	word := atomic.LoadUint64(&s.words[index])
+	return span{uint32(word), uint32(uint16(word >> 32))}
+}

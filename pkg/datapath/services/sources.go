@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package services
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
+)
+
+// addSources gives each new list of source ranges an id of its own, so that a
+// list is never seen half, and writes it.
+func (s *Services) addSources(p *plan) error {
+	for _, w := range p.frontends {
+		if w.entry == nil || len(w.entry.SourceRanges) == 0 {
+			continue
+		}
+		prefixes := w.entry.SourceRanges
+		text := sourcesText(prefixes)
+		if s.sources[text] != 0 {
+			continue
+		}
+		id, err := s.sourceIDs.alloc(1)
+		if err != nil {
+			return fmt.Errorf("source ranges of %s: %w", w.entry.Port, err)
+		}
+		for _, prefix := range prefixes {
+			if err := s.maps.SourceRanges.Update(rangeKey(id.base, prefix), uint32(1), ebpf.UpdateAny); err != nil {
+				return fmt.Errorf("write source range %s of %s: %w", prefix, w.entry.Port, err)
+			}
+		}
+		s.sources[text] = id.base
+	}
+	return nil
+}
+
+// clearSources takes out the lists that no frontend names any more.
+func (s *Services) clearSources() error {
+	used := map[uint32]bool{}
+	for _, fe := range s.frontends {
+		used[fe.Ranges] = true
+	}
+	for text, id := range s.sources {
+		if used[id] {
+			continue
+		}
+		for prefix := range strings.SplitSeq(text, " ") {
+			if err := s.maps.SourceRanges.Delete(rangeKey(id, netip.MustParsePrefix(prefix))); err != nil {
+				return fmt.Errorf("delete source range %s: %w", prefix, err)
+			}
+		}
+		delete(s.sources, text)
+		s.sourceIDs.release(span{id, 1}, s.clock().Add(grace))
+	}
+	return nil
+}
+
+func rangeKey(id uint32, p netip.Prefix) objects.MapRangeKey {
+	return objects.MapRangeKey{
+		Prefixlen: 32 + objects.Bits(p), Ranges: id, Addr: objects.Addr(p.Masked().Addr()).B,
+	}
+}
+
+// sourcesText is a list of ranges as one comparable value.
+func sourcesText(prefixes []netip.Prefix) string {
+	texts := make([]string, len(prefixes))
+	for i, p := range prefixes {
+		texts[i] = p.Masked().String()
+	}
+	slices.Sort(texts)
+	return strings.Join(slices.Compact(texts), " ")
+}
