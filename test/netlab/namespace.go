@@ -25,19 +25,35 @@ type Namespace struct {
 // New makes a network namespace with lo up. It ends with the test.
 func New(tb TB) *Namespace {
 	tb.Helper()
-	var ns *Namespace
-	err := onThrowawayThread(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return err
-		}
-		fd, err := os.Open("/proc/thread-self/ns/net")
-		ns = &Namespace{fd: fd}
-		return err
-	})
+	fd, err := unshareNetwork()
 	must(tb, err, "make network namespace")
-	tb.Cleanup(func() { ns.fd.Close() })
+	ns := &Namespace{fd: fd}
+	tb.Cleanup(func() { fd.Close() })
 	ns.Up(tb, "lo")
 	return ns
+}
+
+// unshareNetwork opens a new network namespace and comes back from it. It goes
+// home rather than leave the thread to die: the main thread never does, and is
+// what /proc/self shows.
+func unshareNetwork() (*os.File, error) {
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		runtime.UnlockOSThread()
+		return nil, err
+	}
+	defer home.Close()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return nil, err
+	}
+	fd, err := os.Open("/proc/thread-self/ns/net")
+	if homeErr := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); homeErr != nil {
+		return nil, homeErr // and the thread stays locked
+	}
+	runtime.UnlockOSThread()
+	return fd, err
 }
 
 // Open holds the network namespace of a path, such as /proc/PID/ns/net.
@@ -47,16 +63,6 @@ func Open(tb TB, path string) *Namespace {
 	must(tb, err, "open network namespace")
 	tb.Cleanup(func() { fd.Close() })
 	return &Namespace{fd: fd}
-}
-
-// onThrowawayThread runs f on a thread that ends with it, so f may leave the thread in any namespace.
-func onThrowawayThread(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		done <- f()
-	}()
-	return <-done
 }
 
 // Path names the namespace for other processes as long as this one lives: it is good for CNI_NETNS.
