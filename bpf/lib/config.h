@@ -14,7 +14,8 @@
 /* A flow ends so many ticks after its last packet … */
 volatile const __u32 timeout_new = 30;		/* … unanswered, any protocol */
 volatile const __u32 timeout_tcp = 20116;	/* … established: 6 h */
-volatile const __u32 timeout_tcp_closing = 30;	/* … after FIN or RST */
+volatile const __u32 timeout_tcp_fin = 112;	/* … after one FIN: 2 min */
+volatile const __u32 timeout_tcp_closing = 10;	/* … after both, or RST */
 volatile const __u32 timeout_udp = 168;		/* … answered: 3 min */
 volatile const __u32 timeout_other = 60;	/* … answered, ICMP and SCTP */
 

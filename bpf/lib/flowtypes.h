@@ -29,8 +29,8 @@ enum flow_flags {
 	FLOW_RETURN = 1 << 1,  /* keeps the way back only, translates nothing */
 	FLOW_PEER = 1 << 2,    /* its packets must come from a node of the cluster */
 	FLOW_ANSWERED = 1 << 3, /* packets were seen both ways */
-	FLOW_CLOSING = 1 << 4, /* FIN or RST was seen: short life */
-	FLOW_SYN = 1 << 5,     /* TCP, handshake not finished */
+	FLOW_FIN = 1 << 4,     /* TCP: this direction has said FIN */
+	FLOW_CLOSING = 1 << 5, /* TCP: both have, or one RST */
 };
 
 /*
@@ -54,3 +54,33 @@ struct flow {
 	__u8 pad[6];
 };
 _Static_assert(sizeof(struct flow) == 88, "flow");
+
+/* fragments: a first fragment's ports, for those that follow it. */
+struct fragment_key {
+	union addr saddr;
+	union addr daddr;
+	__be32 id;
+	__u8 proto;
+	__u8 pad[3];
+};
+_Static_assert(sizeof(struct fragment_key) == 40, "fragment_key");
+
+struct fragment {
+	__be16 sport;
+	__be16 dport;
+};
+_Static_assert(sizeof(struct fragment) == 4, "fragment");
+
+/* scratch: where a flow's two entries are put together. */
+struct scratch {
+	struct flow forward;
+	struct flow reply;
+};
+_Static_assert(sizeof(struct scratch) == 176, "scratch");
+
+/* rates: what a CPU may still answer in this tick. */
+struct rate {
+	__u32 tick;
+	__u32 sent;
+};
+_Static_assert(sizeof(struct rate) == 8, "rate");

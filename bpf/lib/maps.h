@@ -93,6 +93,17 @@ struct {
 } flows_new SEC(".maps");
 
 /*
+ * {addresses, id, protocol} → ports of a first fragment. Written and read by
+ * the tc programs.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct fragment_key);
+	__type(value, struct fragment);
+	__uint(max_entries, 1024);
+} fragments SEC(".maps");
+
+/*
  * {address, port, protocol, scope} → Service. Written by the agent, after the
  * Service's word; read by the socket hooks and all tc programs.
  */
@@ -135,7 +146,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
 	__type(value, __u32);
-	__uint(max_entries, 1048576);
+	__uint(max_entries, 524288);
 	__uint(map_flags, BPF_F_MMAPABLE);
 } slots SEC(".maps");
 
@@ -194,6 +205,28 @@ struct {
 	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } routes SEC(".maps");
+
+/*
+ * 0 → room for a flow's two entries, too large for the stack. Used within one
+ * run of a tc program.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct scratch);
+	__uint(max_entries, 1);
+} scratches SEC(".maps");
+
+/*
+ * 0 → how many refusals this CPU made in this tick. Written and read by the tc
+ * programs.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct rate);
+	__uint(max_entries, 1);
+} rates SEC(".maps");
 
 /*
  * Reason → packets and bytes dropped. Counted by drop(), read by the agent.

@@ -22,6 +22,9 @@
 #define IPPROTO_MPTCP 262
 #endif
 
+/* Choices tried for a backend that the socket doesn't have yet. */
+#define SOCK_TRIES 8
+
 /* A call's remote address, of either family. */
 struct sock_addr {
 	union addr addr;
@@ -134,6 +137,41 @@ static __always_inline void sock_remember_more(__u64 cookie, const struct sock_a
 	bpf_map_update_elem(&sock_flows, &key, &flow, BPF_ANY);
 }
 
+/* Does the socket reach this backend for another frontend already? */
+static __always_inline bool sock_clashes(const struct sock_peer *peer, __u64 cookie,
+					 const struct sock_addr *frontend, const struct sock_addr *backend)
+{
+	struct sock_key key = { .cookie = cookie, .addr = backend->addr,
+				.port = backend->port, .kind = SOCK_BACKEND };
+	const struct sock_flow *flow;
+
+	if (sock_is(backend, &peer->backend, peer->backend_port))
+		return true;
+	flow = bpf_map_lookup_elem(&sock_flows, &key);
+	return flow && !sock_is(frontend, &flow->addr, flow->port);
+}
+
+/*
+ * Chooses a backend whose answers can't be taken for another frontend's, if it
+ * finds one in so many tries: a Service may have only one backend.
+ */
+static __always_inline __u32 sock_choose_apart(struct bpf_sock_addr *ctx, const struct frontend *fe,
+					       const struct sock_peer *peer, __u64 cookie,
+					       struct sock_addr *a)
+{
+	const struct sock_addr frontend = *a;
+	__u32 id = 0;
+
+	for (int i = 0; i < SOCK_TRIES; i++) {
+		id = sock_choose(ctx, fe);
+		if (!sock_to_backend(id, a))
+			return 0;
+		if (!sock_clashes(peer, cookie, &frontend, a))
+			break;
+	}
+	return id;
+}
+
 /* A datagram to a frontend that isn't the socket's first. */
 static __always_inline bool sock_send_more(struct bpf_sock_addr *ctx, const struct frontend *fe,
 					   struct sock_peer *peer, struct sock_addr *a)
@@ -152,8 +190,8 @@ static __always_inline bool sock_send_more(struct bpf_sock_addr *ctx, const stru
 		a->port = flow->port;
 		return true;
 	}
-	id = sock_choose(ctx, fe);
-	if (!sock_to_backend(id, a))
+	id = sock_choose_apart(ctx, fe, peer, cookie, a);
+	if (!id)
 		return false;
 	sock_remember_more(cookie, &frontend, a, id);
 	peer->more = 1;

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What we send back ourselves: TCP RST, ICMP unreachable, fragmentation needed
+ * and packet too big, echo replies. The packet is turned into its answer and
+ * leaves by where it came in.
+ *
+ * A packet from a pod or a VM may carry a partial checksum, that a device
+ * would finish at a place which the answer doesn't have. Such packets come
+ * from this machine and answers go back inside it, where nobody finishes it;
+ * the helpers refuse to cut before that place, so quotes reach beyond it.
+ */
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+
+#include <bpf_helpers.h>
+
+#include "checksum.h"
+#include "config.h"
+#include "icmp.h"
+#include "maps.h"
+#include "packet.h"
+#include "parse.h"
+#include "service.h"
+
+#define ANSWER_TTL 64
+
+/* One of this tick's answers, if there is one left. */
+static __always_inline int may_answer(void)
+{
+	__u32 zero = 0, now = service_ticks();
+	struct rate *r = bpf_map_lookup_elem(&rates, &zero);
+
+	if (!r)
+		return 0;
+	if (r->tick != now) {
+		r->tick = now;
+		r->sent = 0;
+	}
+	return r->sent++ < reject_rate;
+}
+
+static __always_inline int send_back(struct __sk_buff *skb, const struct pkt *p)
+{
+	skb->mark = PB_MARK_SENT;
+	return bpf_redirect(p->ifindex, p->hook == HOOK_UPLINK_OUT ? BPF_F_INGRESS : 0);
+}
+
+struct eth_ip {
+	__u8 pad[2];
+	struct ethhdr eth;
+	union {
+		struct iphdr v4;
+		struct ipv6hdr v6;
+	};
+};
+
+/* Ethernet and IP headers from `from` back to the sender, len bytes behind. */
+static __always_inline __u32 answer_headers(const struct pkt *p, struct eth_ip *h, __u16 len,
+					    __u8 proto)
+{
+	__builtin_memcpy(h->eth.h_dest, p->smac, sizeof(p->smac));
+	__builtin_memcpy(h->eth.h_source, p->dmac, sizeof(p->dmac));
+	if (p->family == 4) {
+		h->eth.h_proto = bpf_htons(ETH_P_IP);
+		h->v4 = (struct iphdr){
+			.version = 4,
+			.ihl = 5,
+			.tot_len = bpf_htons(sizeof(h->v4) + len),
+			.frag_off = bpf_htons(IP_DF),
+			.ttl = ANSWER_TTL,
+			.protocol = proto,
+			.saddr = p->t.daddr.w[3],
+			.daddr = p->t.saddr.w[3],
+		};
+		h->v4.check = ~sum_fold16(sum_words(&h->v4, sizeof(h->v4) / 2));
+		return ETH_LEN + sizeof(h->v4);
+	}
+	h->eth.h_proto = bpf_htons(ETH_P_IPV6);
+	h->v6 = (struct ipv6hdr){
+		.version = 6,
+		.payload_len = bpf_htons(len),
+		.nexthdr = proto,
+		.hop_limit = ANSWER_TTL,
+	};
+	__builtin_memcpy(&h->v6.saddr, &p->t.daddr, sizeof(h->v6.saddr));
+	__builtin_memcpy(&h->v6.daddr, &p->t.saddr, sizeof(h->v6.daddr));
+	return ETH_LEN + sizeof(h->v6);
+}
+
+/* The pseudo header's sum. */
+static __always_inline __u64 sum_pseudo(const struct pkt *p, __u16 len, __u8 proto)
+{
+	__u64 sum = bpf_htons(len) + bpf_htons(proto);
+
+	if (p->family == 4)
+		return sum + p->t.saddr.w[3] + p->t.daddr.w[3];
+	return sum + sum_addr(&p->t.saddr) + sum_addr(&p->t.daddr);
+}
+
+/* RFC 9293, 3.10.7.1: a reset for a segment to a connection that isn't. */
+__noinline int answer_reset(struct __sk_buff *skb, struct pkt *p)
+{
+	struct tcphdr tcp, rst = {};
+	struct eth_ip h = {};
+	__u32 off, seq;
+
+	if (!p || bpf_skb_load_bytes(skb, p->l4, &tcp, sizeof(tcp)))
+		return -DROP_BUG;
+	rst.source = tcp.dest;
+	rst.dest = tcp.source;
+	rst.doff = sizeof(rst) / 4;
+	rst.rst = 1;
+	if (p->tcp & TCP_ACK) {
+		rst.seq = tcp.ack_seq;
+	} else {
+		seq = skb->len - p->l4 - p->l4len + !!(p->tcp & TCP_SYN) + !!(p->tcp & TCP_FIN);
+		rst.ack_seq = bpf_htonl(bpf_ntohl(tcp.seq) + seq);
+		rst.ack = 1;
+	}
+	rst.check = ~sum_fold16(sum_pseudo(p, sizeof(rst), IPPROTO_TCP) +
+				sum_words(&rst, sizeof(rst) / 2));
+	off = answer_headers(p, &h, sizeof(rst), IPPROTO_TCP);
+	if (bpf_skb_change_tail(skb, off + sizeof(rst), 0) ||
+	    bpf_skb_store_bytes(skb, 0, &h.eth, p->family == 4 ? 34 : 54, 0) ||
+	    bpf_skb_store_bytes(skb, off, &rst, sizeof(rst), 0))
+		return -DROP_REWRITE;
+	return send_back(skb, p);
+}
+
+/* How much an ICMP error quotes: the IP header, ports, and a TCP header's check. */
+#define QUOTE_BEHIND_IP(proto) ((proto) == IPPROTO_TCP ? 20 : 8)
+
+__noinline int answer_icmp_v4(struct __sk_buff *skb, struct pkt *p, int code)
+{
+	struct icmp icmp = { .type = ICMP_UNREACHABLE, .code = code };
+	__u8 quote[sizeof(struct iphdr) + 20] __attribute__((aligned(8))) = {};
+	__u32 len = sizeof(struct iphdr) + 8;
+	struct eth_ip h = {};
+	__u64 sum;
+
+	if (!p)
+		return -DROP_BUG;
+	if (p->t.proto == IPPROTO_TCP)
+		len = sizeof(quote);
+	if (bpf_skb_load_bytes(skb, ETH_LEN, quote, sizeof(struct iphdr) + 8) ||
+	    (len == sizeof(quote) && bpf_skb_load_bytes(skb, ETH_LEN, quote, sizeof(quote))))
+		return -DROP_REWRITE;
+	if (code == ICMP_FRAG_NEEDED)
+		icmp.frag.mtu = bpf_htons(p->mtu);
+	sum = sum_words(&icmp, sizeof(icmp) / 2) + sum_words(quote, sizeof(quote) / 2);
+	icmp.check = ~sum_fold16(sum);
+	answer_headers(p, &h, sizeof(icmp) + len, IPPROTO_ICMP);
+	if (bpf_skb_change_tail(skb, ETH_LEN + len, 0) ||
+	    bpf_skb_change_head(skb, sizeof(h.v4) + sizeof(icmp), 0) ||
+	    bpf_skb_store_bytes(skb, 0, &h.eth, ETH_LEN + sizeof(h.v4), 0) ||
+	    bpf_skb_store_bytes(skb, ETH_LEN + sizeof(h.v4), &icmp, sizeof(icmp), 0))
+		return -DROP_REWRITE;
+	return send_back(skb, p);
+}
+
+__noinline int answer_icmp_v6(struct __sk_buff *skb, struct pkt *p, int type)
+{
+	struct icmp icmp = { .type = type };
+	__u8 quote[sizeof(struct ipv6hdr) + 20] __attribute__((aligned(8))) = {};
+	__u32 len = sizeof(struct ipv6hdr) + 8;
+	struct eth_ip h = {};
+	__u64 sum;
+
+	if (!p)
+		return -DROP_BUG;
+	if (p->t.proto == IPPROTO_TCP)
+		len = sizeof(quote);
+	if (bpf_skb_load_bytes(skb, ETH_LEN, quote, sizeof(struct ipv6hdr) + 8) ||
+	    (len == sizeof(quote) && bpf_skb_load_bytes(skb, ETH_LEN, quote, sizeof(quote))))
+		return -DROP_REWRITE;
+	if (type == ICMP6_TOO_BIG)
+		icmp.mtu6 = bpf_htonl(p->mtu);
+	else
+		icmp.code = ICMP6_PORT_UNREACHABLE;
+	sum = sum_pseudo(p, sizeof(icmp) + len, IPPROTO_ICMPV6) +
+	      sum_words(&icmp, sizeof(icmp) / 2) + sum_words(quote, sizeof(quote) / 2);
+	icmp.check = ~sum_fold16(sum);
+	answer_headers(p, &h, sizeof(icmp) + len, IPPROTO_ICMPV6);
+	if (bpf_skb_change_tail(skb, ETH_LEN + len, 0) ||
+	    bpf_skb_change_head(skb, sizeof(h.v6) + sizeof(icmp), 0) ||
+	    bpf_skb_store_bytes(skb, 0, &h.eth, ETH_LEN + sizeof(h.v6), 0) ||
+	    bpf_skb_store_bytes(skb, ETH_LEN + sizeof(h.v6), &icmp, sizeof(icmp), 0))
+		return -DROP_REWRITE;
+	return send_back(skb, p);
+}
+
+/* Turns an echo request round: G7, the Service's address answers ping. */
+__noinline int answer_echo(struct __sk_buff *skb, struct pkt *p)
+{
+	__u8 old = p ? p->type : 0, new = p && p->family == 4 ? ICMP_ECHO_REPLY : ICMP6_ECHO_REPLY;
+	__u8 macs[12];
+
+	if (!p || p->flags & PKT_FRAGMENT)
+		return -DROP_FRAGMENT;
+	__builtin_memcpy(macs, p->smac, sizeof(p->smac));
+	__builtin_memcpy(macs + 6, p->dmac, sizeof(p->dmac));
+	/* Swapped addresses sum up to the same. */
+	if (p->family == 4 &&
+	    (bpf_skb_store_bytes(skb, ETH_LEN + 12, &p->t.daddr.w[3], 4, 0) ||
+	     bpf_skb_store_bytes(skb, ETH_LEN + 16, &p->t.saddr.w[3], 4, 0)))
+		return -DROP_REWRITE;
+	if (p->family == 6 && (bpf_skb_store_bytes(skb, ETH_LEN + 8, &p->t.daddr, 16, 0) ||
+			       bpf_skb_store_bytes(skb, ETH_LEN + 24, &p->t.saddr, 16, 0)))
+		return -DROP_REWRITE;
+	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0) ||
+	    bpf_skb_store_bytes(skb, p->l4, &new, 1, 0) ||
+	    bpf_l4_csum_replace(skb, p->l4 + 2, bpf_htons(old << 8), bpf_htons(new << 8), 2))
+		return -DROP_REWRITE;
+	return send_back(skb, p);
+}
+
+/* What the sender of a dropped packet is told; -1: nothing. */
+__noinline int answer(struct __sk_buff *skb, struct pkt *p)
+{
+	if (!p || !p->answer || p->flags & PKT_FRAGMENT || !may_answer())
+		return -1;
+	if (p->l4 != ETH_LEN + (p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)))
+		return -1; /* options, extension headers */
+	if (p->answer == ANSWER_TOO_BIG)
+		return p->family == 4 ? answer_icmp_v4(skb, p, ICMP_FRAG_NEEDED) :
+					answer_icmp_v6(skb, p, ICMP6_TOO_BIG);
+	if (p->t.proto == IPPROTO_TCP)
+		return p->tcp & TCP_RST ? -1 : answer_reset(skb, p);
+	if (p->t.proto == IPPROTO_ICMP || p->t.proto == IPPROTO_ICMPV6)
+		return -1;
+	return p->family == 4 ? answer_icmp_v4(skb, p, ICMP_PORT_UNREACHABLE) :
+				answer_icmp_v6(skb, p, ICMP6_UNREACHABLE);
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Where a flow begins: may the client, which backend, its two entries. */
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/errno.h>
+#include <linux/in.h>
+#include <stdbool.h>
+
+#include <bpf_helpers.h>
+
+#include "flow.h"
+#include "maps.h"
+#include "packet.h"
+#include "route.h"
+#include "send.h"
+#include "service.h"
+
+/* Other backends are tried for a free reply tuple, then other source ports. */
+#define ATTEMPTS_BACKEND 2
+#define ATTEMPTS 6
+
+static __always_inline struct frontend *frontend_of(const struct flow_key *t, __u8 scope)
+{
+	struct frontend_key k = {
+		.addr = t->daddr,
+		.port = t->dport,
+		.proto = t->proto,
+		.scope = scope,
+	};
+
+	return bpf_map_lookup_elem(&frontends, &k);
+}
+
+/* Is the address a Service's, whatever the port? */
+static __always_inline bool is_service_address(const union addr *addr, __u8 scope)
+{
+	struct frontend_key k = { .addr = *addr, .scope = scope };
+
+	return bpf_map_lookup_elem(&frontends, &k);
+}
+
+static __always_inline __u8 scope_of(const struct pkt *p)
+{
+	if (p->hook == HOOK_UPLINK_IN && !(p->flags & PKT_CLUSTER))
+		return SCOPE_EXTERNAL;
+	return SCOPE_CLUSTER;
+}
+
+/* Source ranges, and NICs that NodePorts are open on. */
+static __always_inline int admit(const struct pkt *p, const struct frontend *fe)
+{
+	struct range_key k = { .prefixlen = 32 + 128, .ranges = fe->ranges };
+	struct nic *nic;
+
+	if (fe->ranges) {
+		__builtin_memcpy(k.addr, &p->t.saddr, sizeof(k.addr));
+		if (!bpf_map_lookup_elem(&source_ranges, &k))
+			return -DROP_SOURCE_RANGE;
+	}
+	if (fe->flags & FE_NODEPORT && p->hook == HOOK_UPLINK_IN) {
+		nic = bpf_map_lookup_elem(&nics, &p->ifindex);
+		if (!nic || !(nic->role & fe->nic_roles))
+			return -DROP_NODEPORT_NIC;
+	}
+	return 0;
+}
+
+static __always_inline bool same_translation(const struct flow *a, const struct flow *b)
+{
+	return a->sport == b->sport && a->dport == b->dport && addr_equal(&a->saddr, &b->saddr) &&
+	       addr_equal(&a->daddr, &b->daddr);
+}
+
+/* Takes the reply's tuple. Another living flow's: DROP_PORT_CLASH. */
+static __always_inline int insert_reply(const struct flow_key *k, const struct flow *reply)
+{
+	struct flow *old = bpf_map_lookup_elem(&flows, k);
+	int err;
+
+	if (old) {
+		if (flow_alive(old, k->proto, reply->seen) && !(old->flags & FLOW_CLOSING) &&
+		    !same_translation(old, reply))
+			return -DROP_PORT_CLASH;
+		bpf_map_delete_elem(&flows, k);
+	}
+	err = bpf_map_update_elem(&flows_new, k, reply, BPF_NOEXIST);
+	if (err == -EEXIST) {
+		old = bpf_map_lookup_elem(&flows_new, k);
+		if (old && reply->seen - old->seen <= timeout_new &&
+		    !same_translation(old, reply))
+			return -DROP_PORT_CLASH;
+		err = bpf_map_update_elem(&flows_new, k, reply, BPF_ANY);
+	}
+	return err ? -DROP_FLOWS_FULL : 0;
+}
+
+/*
+ * Makes both entries, the reply's first: whoever finds the forward one may
+ * rely on it. If another CPU made the forward one meanwhile, that one counts.
+ */
+static __always_inline int insert_flow(const struct pkt *p, struct scratch *s)
+{
+	struct flow_key k;
+	struct flow *old;
+	int ret;
+
+	flow_pair(&k, &s->forward, p->t.proto);
+	ret = insert_reply(&k, &s->reply);
+	if (ret)
+		return ret;
+	ret = bpf_map_update_elem(&flows_new, &p->t, &s->forward, BPF_NOEXIST);
+	if (ret != -EEXIST)
+		return ret ? -DROP_FLOWS_FULL : 0;
+	old = bpf_map_lookup_elem(&flows_new, &p->t);
+	if (!old)
+		return -DROP_FLOWS_FULL;
+	if (!same_translation(old, &s->forward)) {
+		bpf_map_delete_elem(&flows_new, &k);
+		s->forward = *old;
+	}
+	return 0;
+}
+
+/*
+ * Fills in both entries for the backend. A pod that reaches itself sees the
+ * Service's address as its client.
+ */
+static __always_inline int compose(const struct pkt *p, const struct backend *b, struct scratch *s,
+				   __be16 sport, __u32 now)
+{
+	int ret;
+
+	__builtin_memset(s, 0, sizeof(*s));
+	s->forward.saddr = addr_equal(&b->addr, &p->t.saddr) ? p->t.daddr : p->t.saddr;
+	s->forward.daddr = b->addr;
+	s->forward.sport = sport;
+	s->forward.dport = b->port;
+	s->forward.seen = now;
+	s->forward.flags = p->hook == HOOK_UPLINK_IN && p->flags & PKT_CLUSTER ? FLOW_PEER : 0;
+	s->reply.saddr = p->t.daddr;
+	s->reply.daddr = p->t.saddr;
+	s->reply.sport = p->t.dport;
+	s->reply.dport = p->t.sport;
+	s->reply.seen = now;
+	s->reply.flags = FLOW_REPLY;
+	ret = way_there(&b->addr, &s->forward);
+	if (ret)
+		return ret;
+	if (s->forward.way == WAY_NEIGH || s->forward.way == WAY_TUNNEL)
+		s->reply.flags |= FLOW_PEER;
+	return way_back(p, &s->reply);
+}
+
+/* The n-th try: the Service's choice, its next ones, then another source port. */
+__noinline int try_backend(struct pkt *p, struct frontend *fe, __u32 n)
+{
+	__u32 zero = 0, now = service_ticks(), hash, id;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
+	const struct backend *b;
+	__be16 sport;
+	int ret;
+
+	if (!p || !fe || !s)
+		return -DROP_BUG;
+	hash = flow_hash(&p->t);
+	sport = p->t.sport;
+	if (n < ATTEMPTS_BACKEND)
+		hash += n * 0x9e3779b9;
+	else
+		sport = bpf_htons(1024 + mix(((__u64)n << 32) + hash) % 31744);
+	id = service_choose(fe, &p->t.saddr, hash);
+	b = service_backend(id);
+	if (!b)
+		return -DROP_NO_BACKEND;
+	ret = compose(p, b, s, sport, now);
+	if (ret)
+		return ret;
+	s->forward.backend = s->reply.backend = id;
+	s->forward.service = s->reply.service = fe->service;
+	return insert_flow(p, s);
+}
+
+/* The packet is for frontend fe and of no known flow. */
+__noinline int begin_flow(struct __sk_buff *skb, struct pkt *p, struct frontend *fe)
+{
+	__u32 zero = 0;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
+	int ret;
+
+	if (!p || !fe || !s)
+		return -DROP_BUG;
+	if (p->t.proto == IPPROTO_TCP && p->tcp & TCP_RST)
+		return -DROP_NO_FLOW;
+	ret = admit(p, fe);
+	if (ret)
+		return ret;
+	for (__u32 n = 0; n < ATTEMPTS; n++) {
+		ret = try_backend(p, fe, n);
+		if (ret != -DROP_PORT_CLASH)
+			break;
+	}
+	if (ret == -DROP_NO_BACKEND && fe->flags & FE_REJECT)
+		p->answer = ANSWER_REFUSE;
+	if (ret)
+		return ret;
+	return send(skb, p, &s->forward);
+}

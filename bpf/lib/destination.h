@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Stages for packets of no known flow: Services first, then the destination. */
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/in.h>
+
+#include <bpf_helpers.h>
+
+#include "answer.h"
+#include "begin.h"
+#include "known.h"
+#include "maps.h"
+#include "packet.h"
+#include "pod.h"
+#include "route.h"
+#include "send.h"
+
+/*
+ * To a frontend: a flow begins. To a Service's address without that port:
+ * echo requests are answered, the rest is refused.
+ */
+__noinline int to_service(struct __sk_buff *skb, struct pkt *p)
+{
+	struct frontend *fe;
+
+	if (!p)
+		return -DROP_BUG;
+	p->dest = kind_of(route_of(&p->t.daddr));
+	if (!(p->flags & PKT_LATER)) {
+		fe = frontend_of(&p->t, scope_of(p));
+		if (fe && !(fe->flags & FE_ADDRESS))
+			return begin_flow(skb, p, fe);
+	}
+	if (p->dest != ROUTE_NONE && p->dest != ROUTE_SERVICE && p->dest != ROUTE_UNMASQUERADED)
+		return 0;
+	if (!is_service_address(&p->t.daddr, scope_of(p)))
+		return 0;
+	if (p->flags & PKT_ECHO)
+		return answer_echo(skb, p);
+	if (p->flags & PKT_LATER)
+		return -DROP_FRAGMENT;
+	p->answer = ANSWER_REFUSE;
+	return -DROP_NO_SERVICE;
+}
+
+/* A pod's packets to a node's tunnel port would be taken for a node's. */
+static __always_inline int is_tunnel_packet(const struct pkt *p)
+{
+	const struct config *cfg = settings();
+
+	return p->t.proto == IPPROTO_UDP && cfg && cfg->tunnel_ifindex &&
+	       p->t.dport == cfg->tunnel_port;
+}
+
+static __always_inline int forward_tunnel(struct __sk_buff *skb, struct pkt *p,
+					  const struct route *r)
+{
+	const struct config *cfg = settings();
+	int ret;
+
+	if (!cfg)
+		return -DROP_BUG;
+	ret = check_size(skb, p, cfg->tunnel_mtu, 1);
+	if (ret)
+		return ret;
+	ret = clamp_mss(skb, p, cfg->tunnel_mtu);
+	return ret ? ret : send_tunnel(skb, cfg, &r->hop);
+}
+
+/* Where a pod's packet goes that no Service is concerned with. */
+__noinline int from_pod(struct __sk_buff *skb, struct pkt *p)
+{
+	const struct route *r;
+	struct endpoint *ep;
+
+	if (!p)
+		return -DROP_BUG;
+	ep = bpf_map_lookup_elem(&endpoints, &p->t.daddr);
+	if (ep)
+		return deliver(skb, p, ep);
+	r = route_of(&p->t.daddr);
+	switch (kind_of(r)) {
+	case ROUTE_LOCAL_PODS:
+		return -DROP_NO_POD;
+	case ROUTE_PODS:
+		return -DROP_NO_ROUTE;
+	case ROUTE_SERVICE:
+		return -DROP_NO_SERVICE;
+	case ROUTE_NATIVE:
+		if (r)
+			return send_neigh(skb, addr_is_zero(&r->hop) ? &p->t.daddr : &r->hop,
+					  r->ifindex);
+		break;
+	case ROUTE_TUNNEL:
+		if (r)
+			return forward_tunnel(skb, p, r);
+		break;
+	case ROUTE_SELF:
+	case ROUTE_CLUSTER:
+		if (is_tunnel_packet(p))
+			return -DROP_POD_TUNNEL;
+		if (r && is_tunnelled(r))
+			return forward_tunnel(skb, p, r);
+	}
+	return VERDICT_PASS;
+}
+
+/* Where a packet of the node's stack goes that no Service is concerned with. */
+static __always_inline int from_host(const struct pkt *p)
+{
+	return p->dest == ROUTE_SERVICE ? -DROP_NO_SERVICE : VERDICT_PASS;
+}
+
+/*
+ * Where a packet from a NIC or the tunnel goes that no Service is concerned
+ * with. Pods are reached from the cluster's nodes only; what a node sends for
+ * a client outside is answered by that node.
+ */
+__noinline int from_network(struct __sk_buff *skb, struct pkt *p)
+{
+	struct endpoint *ep;
+	int ret = 0;
+
+	if (!p)
+		return -DROP_BUG;
+	switch (p->dest) {
+	case ROUTE_LOCAL_PODS:
+		if (!from_peer(p))
+			return -DROP_POD_OUTSIDE;
+		ep = bpf_map_lookup_elem(&endpoints, &p->t.daddr);
+		if (!ep)
+			return -DROP_NO_POD;
+		if (!(p->flags & PKT_CLUSTER))
+			ret = remember_way(p);
+		return ret ? ret : deliver(skb, p, ep);
+	case ROUTE_NATIVE:
+	case ROUTE_TUNNEL:
+	case ROUTE_PODS:
+		return from_peer(p) ? -DROP_THIRD_NODE : -DROP_POD_OUTSIDE;
+	case ROUTE_SERVICE:
+		return p->flags & PKT_CLUSTER ? -DROP_NO_SERVICE : -DROP_SERVICE_OUTSIDE;
+	case ROUTE_SELF:
+		if (!(p->flags & PKT_CLUSTER) && from_peer(p))
+			ret = remember_way(p);
+		return ret ? ret : VERDICT_PASS;
+	}
+	return VERDICT_PASS;
+}

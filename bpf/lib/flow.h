@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Flows: look-up, life and confirmation. A flow begins in flows_new; once
+ * packets went both ways (TCP: once the client has answered the answer) it
+ * moves to flows, which nothing evicts from. Expiry is judged at look-up.
+ */
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <stdbool.h>
+
+#include <bpf_helpers.h>
+
+#include "addr.h"
+#include "config.h"
+#include "maps.h"
+#include "packet.h"
+#include "service.h"
+
+static __always_inline __u32 flow_hash(const struct flow_key *t)
+{
+	__u64 a = (t->saddr.q[0] ^ t->daddr.q[0]) * 0x9e3779b97f4a7c15ULL;
+
+	a ^= t->saddr.q[1] * 0xff51afd7ed558ccdULL + t->daddr.q[1];
+	return mix(a ^ ((__u64)t->sport << 32 | (__u64)t->dport << 8 | t->proto) *
+			       0xc4ceb9fe1a85ec53ULL);
+}
+
+/* Key of the flow's other direction. */
+static __always_inline void flow_pair(struct flow_key *k, const struct flow *f, __u8 proto)
+{
+	*k = (struct flow_key){
+		.saddr = f->daddr,
+		.daddr = f->saddr,
+		.sport = f->dport,
+		.dport = f->sport,
+		.proto = proto,
+	};
+}
+
+/* Key of the packets that answer this one, if nothing is translated. */
+static __always_inline void flow_answer_key(struct flow_key *k, const struct flow_key *t)
+{
+	*k = (struct flow_key){
+		.saddr = t->daddr,
+		.daddr = t->saddr,
+		.sport = t->dport,
+		.dport = t->sport,
+		.proto = t->proto,
+	};
+}
+
+static __always_inline bool flow_alive(const struct flow *f, __u8 proto, __u32 now)
+{
+	__u32 limit = timeout_other;
+
+	if (proto == IPPROTO_TCP)
+		limit = f->flags & FLOW_CLOSING ? timeout_tcp_closing :
+			f->flags & FLOW_FIN	? timeout_tcp_fin :
+						  timeout_tcp;
+	else if (proto == IPPROTO_UDP)
+		limit = timeout_udp;
+	return now - f->seen <= limit;
+}
+
+/* A SYN on a closed connection begins another one. */
+static __always_inline bool flow_reused(const struct flow *f, __u8 tcp)
+{
+	return f->flags & FLOW_CLOSING && (tcp & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+static __always_inline void flow_forget(const struct flow_key *k, struct flow *f)
+{
+	struct flow_key pair;
+
+	flow_pair(&pair, f, k->proto);
+	bpf_map_delete_elem(&flows, &pair);
+	bpf_map_delete_elem(&flows_new, &pair);
+	bpf_map_delete_elem(&flows, k);
+	bpf_map_delete_elem(&flows_new, k);
+}
+
+/* The flow with this key if it lives; `confirmed` tells which map has it. */
+static __always_inline struct flow *flow_find(const struct flow_key *k, __u8 tcp, __u32 now,
+					      bool *confirmed)
+{
+	struct flow *f = bpf_map_lookup_elem(&flows, k);
+
+	*confirmed = f;
+	if (f && flow_alive(f, k->proto, now) && !flow_reused(f, tcp))
+		return f;
+	if (!f) {
+		f = bpf_map_lookup_elem(&flows_new, k);
+		if (!f)
+			return NULL;
+		if (now - f->seen <= timeout_new && !flow_reused(f, tcp))
+			return f;
+	}
+	flow_forget(k, f);
+	return NULL;
+}
+
+static __always_inline struct flow *flow_other(const struct flow_key *pair, bool confirmed)
+{
+	return confirmed ? bpf_map_lookup_elem(&flows, pair) :
+			   bpf_map_lookup_elem(&flows_new, pair);
+}
+
+/*
+ * Moves both directions to flows. Without room they stay where they are. The
+ * caller looks the entry up again: the old one may be another's at once.
+ */
+static __always_inline void flow_confirm(const struct flow_key *k, struct flow *f)
+{
+	struct flow_key pair;
+	struct flow *other;
+
+	flow_pair(&pair, f, k->proto);
+	other = bpf_map_lookup_elem(&flows_new, &pair);
+	f->flags |= FLOW_ANSWERED;
+	if (bpf_map_update_elem(&flows, k, f, BPF_ANY))
+		return;
+	if (other) {
+		other->flags |= FLOW_ANSWERED;
+		if (bpf_map_update_elem(&flows, &pair, other, BPF_ANY)) {
+			bpf_map_delete_elem(&flows, k);
+			return;
+		}
+		bpf_map_delete_elem(&flows_new, &pair);
+	}
+	bpf_map_delete_elem(&flows_new, k);
+}
+
+/* TCP's end: one FIN, the other's FIN, or one RST. */
+static __always_inline void flow_close(struct flow *f, struct flow *other, __u8 tcp)
+{
+	if (tcp & TCP_FIN)
+		f->flags |= FLOW_FIN;
+	if (!(tcp & TCP_RST) && !(other && other->flags & FLOW_FIN))
+		return;
+	f->flags |= FLOW_CLOSING;
+	if (other)
+		other->flags |= FLOW_CLOSING | FLOW_FIN;
+}
+
+/*
+ * Notes a packet with key k and its TCP flags on its flow. Returns whether the
+ * flow is to be confirmed. The other direction is touched once a tick, and
+ * when something happens, so that neither outlives the other.
+ */
+static __always_inline bool flow_note(const struct flow_key *k, struct flow *f, __u8 tcp, __u32 now,
+				      bool confirmed, bool reply)
+{
+	bool end = tcp & (TCP_FIN | TCP_RST);
+	struct flow *other = NULL;
+	struct flow_key pair;
+
+	if (!confirmed && k->proto != IPPROTO_TCP && reply)
+		return true;
+	if (!confirmed && !reply && f->flags & FLOW_ANSWERED && !(tcp & TCP_SYN))
+		return true;
+	if (f->seen == now && !end && (confirmed || !reply || f->flags & FLOW_ANSWERED))
+		return false;
+	if (!(f->flags & FLOW_RETURN)) {
+		flow_pair(&pair, f, k->proto);
+		other = flow_other(&pair, confirmed);
+	}
+	f->seen = now;
+	if (other)
+		other->seen = now;
+	if (reply && !confirmed) {
+		f->flags |= FLOW_ANSWERED;
+		if (other)
+			other->flags |= FLOW_ANSWERED;
+	}
+	if (end)
+		flow_close(f, other, tcp);
+	return false;
+}

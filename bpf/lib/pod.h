@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Stages at a pod's veth: who may send, what may be delivered. */
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+
+#include <bpf_helpers.h>
+
+#include "addr.h"
+#include "maps.h"
+#include "neighbour.h"
+#include "packet.h"
+#include "parse.h"
+#include "route.h"
+#include "send.h"
+
+/* Does the pod behind this veth have the address? */
+static __always_inline int owns(__u32 ifindex, const union addr *a)
+{
+	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, a);
+
+	return ep && ep->ifindex == ifindex;
+}
+
+/* ARP of a pod names its own address, or none (a probe). */
+__noinline int pod_arp(struct __sk_buff *skb)
+{
+	struct arp_packet a = {};
+	union addr sender;
+	__be32 spa;
+
+	if (skb->protocol != bpf_htons(ETH_P_ARP))
+		return 0;
+	if (bpf_skb_load_bytes(skb, 0, &a.eth, sizeof(a) - sizeof(a.pad)))
+		return -DROP_MALFORMED;
+	__builtin_memcpy(&spa, a.arp.spa, sizeof(spa));
+	addr_from_v4(&sender, spa);
+	return spa && !owns(skb->ifindex, &sender) ? -DROP_POD_ARP : VERDICT_PASS;
+}
+
+/*
+ * A pod sends from its own address and MAC. Link-local IPv6 is for neighbour
+ * discovery with the node. Multicast passes first.
+ */
+__noinline int pod_source(struct pkt *p)
+{
+	struct endpoint *ep;
+
+	if (!p)
+		return -DROP_BUG;
+	if (addr_is_multicast(&p->t.daddr))
+		return VERDICT_PASS;
+	ep = bpf_map_lookup_elem(&endpoints, &p->t.saddr);
+	if (!ep || ep->ifindex != p->ifindex) {
+		if (p->t.proto == IPPROTO_ICMPV6 && addr_is_link_local(&p->t.saddr) &&
+		    addr_is_link_local(&p->t.daddr))
+			return VERDICT_PASS;
+		return -DROP_POD_SOURCE;
+	}
+	return mac_equal(ep->mac, p->smac) ? 0 : -DROP_POD_MAC;
+}
+
+/* Slot of the policies: what isn't 0 has no table yet, and lets nothing in. */
+static __always_inline int policy_in(const struct endpoint *ep)
+{
+	return ep->policy ? -DROP_POLICY : 0;
+}
+
+/* Delivers to a pod of this node. */
+static __always_inline int deliver(struct __sk_buff *skb, const struct pkt *p,
+				   const struct endpoint *ep)
+{
+	__u32 ifindex = ep->ifindex;
+	int ret = policy_in(ep);
+
+	if (ret)
+		return ret;
+	if (bpf_skb_store_bytes(skb, 0, ep->mac, sizeof(ep->mac) + sizeof(ep->host_mac), 0))
+		return -DROP_REWRITE;
+	return send_pod(skb, p, ifindex);
+}
+
+/*
+ * From pod to pod on one node, at once: unless the receiver is a Service's
+ * client by packets, no flow can know of it.
+ */
+__noinline int to_near_pod(struct __sk_buff *skb, struct pkt *p)
+{
+	struct endpoint *ep;
+
+	if (!p)
+		return -DROP_BUG;
+	ep = bpf_map_lookup_elem(&endpoints, &p->t.daddr);
+	if (!ep || ep->flags & ENDPOINT_CLIENT)
+		return 0;
+	return deliver(skb, p, ep);
+}
+
+/* From the node's stack to the pod behind this veth. */
+__noinline int to_this_pod(struct pkt *p)
+{
+	struct endpoint *ep;
+	int ret;
+
+	if (!p)
+		return -DROP_BUG;
+	ep = bpf_map_lookup_elem(&endpoints, &p->t.daddr);
+	if (!ep)
+		return VERDICT_PASS; /* neighbour discovery, or not registered yet */
+	ret = policy_in(ep);
+	if (ret)
+		return ret;
+	return ep->flags & ENDPOINT_CLIENT ? 0 : VERDICT_PASS;
+}

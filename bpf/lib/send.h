@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Where a packet leaves: a pod, a NIC, a neighbour, the tunnel, the stack. */
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/in.h>
+
+#include <bpf_helpers.h>
+
+#include "maps.h"
+#include "packet.h"
+#include "route.h"
+#include "translate.h"
+
+#define AF_INET 2
+#define AF_INET6 10
+
+#define TCPOPT_EOL 0
+#define TCPOPT_NOP 1
+#define TCPOPT_MSS 2
+#define TCP_OPTIONS_MAX 40 /* data offset is 4 bits of 32-bit words */
+
+static __always_inline int at_egress(const struct pkt *p)
+{
+	return p->hook == HOOK_POD_OUT || p->hook == HOOK_UPLINK_OUT ||
+	       p->hook == HOOK_TUNNEL_OUT;
+}
+
+/* To a pod of this node; its MACs are in the packet. */
+static __always_inline int send_pod(struct __sk_buff *skb, const struct pkt *p, __u32 ifindex)
+{
+	if (!at_egress(p))
+		return bpf_redirect_peer(ifindex, 0);
+	if (p->hook == HOOK_POD_OUT && p->ifindex == ifindex)
+		return VERDICT_PASS;
+	skb->mark = PB_MARK_SENT;
+	return bpf_redirect(ifindex, 0);
+}
+
+static __always_inline int send_frame(struct __sk_buff *skb, __u32 ifindex)
+{
+	skb->mark = PB_MARK_SENT;
+	return bpf_redirect(ifindex, 0);
+}
+
+static __always_inline int send_neigh(struct __sk_buff *skb, const union addr *hop, __u32 ifindex)
+{
+	struct bpf_redir_neigh nh = {};
+
+	if (addr_is_v4(hop)) {
+		nh.nh_family = AF_INET;
+		nh.ipv4_nh = hop->w[3];
+	} else {
+		nh.nh_family = AF_INET6;
+		__builtin_memcpy(nh.ipv6_nh, hop, sizeof(nh.ipv6_nh));
+	}
+	skb->mark = PB_MARK_SENT;
+	return bpf_redirect_neigh(ifindex, &nh, sizeof(nh), 0);
+}
+
+/* Sets where the tunnel takes the packet to. */
+static __always_inline int set_tunnel(struct __sk_buff *skb, const struct config *cfg,
+				      const union addr *node)
+{
+	struct bpf_tunnel_key key = { .tunnel_id = cfg->tunnel_vni, .tunnel_ttl = 64 };
+	__u64 flags = BPF_F_ZERO_CSUM_TX;
+
+	if (addr_is_v4(node)) {
+		key.remote_ipv4 = bpf_ntohl(node->w[3]);
+	} else {
+		flags = BPF_F_TUNINFO_IPV6;
+		__builtin_memcpy(key.remote_ipv6, node, sizeof(key.remote_ipv6));
+	}
+	return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags) ? -DROP_NO_ROUTE : 0;
+}
+
+/* Size of the packet's largest piece, as IP has it. */
+static __always_inline __u32 piece_size(struct __sk_buff *skb, const struct pkt *p)
+{
+	if (skb->gso_size)
+		return skb->gso_size + p->l4 - ETH_LEN + p->l4len;
+	return skb->len - ETH_LEN;
+}
+
+/*
+ * Lowers the MSS that a SYN offers to what fits. An odd offset swaps the bytes
+ * in the sum.
+ */
+__noinline int clamp_mss(struct __sk_buff *skb, struct pkt *p, int mtu)
+{
+	__u32 off, end, sum = 0;
+	__be16 old, new;
+	__u8 opt[2];
+
+	if (!p || p->t.proto != IPPROTO_TCP || !(p->tcp & TCP_SYN))
+		return 0;
+	new = bpf_htons(mtu - (p->family == 4 ? 40 : 60));
+	sum = p->l4 + 16;
+	end = p->l4 + p->l4len;
+	off = p->l4 + 20;
+	for (int i = 0; i < TCP_OPTIONS_MAX && off + 4 <= end; i++) {
+		if (bpf_skb_load_bytes(skb, off, opt, sizeof(opt)) || opt[0] == TCPOPT_EOL)
+			return 0;
+		if (opt[0] == TCPOPT_NOP) {
+			off++;
+			continue;
+		}
+		if (opt[0] != TCPOPT_MSS) {
+			off += opt[1] < 2 ? 2 : opt[1];
+			continue;
+		}
+		if (bpf_skb_load_bytes(skb, off + 2, &old, sizeof(old)))
+			return 0;
+		if (bpf_ntohs(old) <= bpf_ntohs(new))
+			return 0;
+		if (bpf_skb_store_bytes(skb, off + 2, &new, sizeof(new), 0))
+			return -DROP_REWRITE;
+		if ((off - p->l4) & 1) {
+			old = __builtin_bswap16(old);
+			new = __builtin_bswap16(new);
+		}
+		return bpf_l4_csum_replace(skb, sum, old, new, sizeof(new)) ? -DROP_REWRITE : 0;
+	}
+	return 0;
+}
+
+/*
+ * 0 if the packet fits; VERDICT_PASS if the stack can cut it, which it can
+ * where its own route is the same; else the sender hears of it.
+ */
+static __always_inline int check_size(struct __sk_buff *skb, struct pkt *p, __u32 mtu, int own)
+{
+	if (!mtu || piece_size(skb, p) <= mtu)
+		return 0;
+	if (own && !(p->flags & PKT_DF))
+		return VERDICT_PASS;
+	p->answer = ANSWER_TOO_BIG;
+	p->mtu = mtu;
+	return -DROP_TOO_BIG;
+}
+
+static __always_inline int send_tunnel(struct __sk_buff *skb, const struct config *cfg,
+				       const union addr *node)
+{
+	/* The device's MAC is not known at the other end: it accepts any. */
+	int ret = set_tunnel(skb, cfg, node);
+
+	if (ret)
+		return ret;
+	skb->mark = PB_MARK_SENT;
+	return bpf_redirect(cfg->tunnel_ifindex, 0);
+}
+
+/* Hop limits fall where a packet is forwarded, not between pods of a node. */
+static __always_inline int hops(const struct pkt *p, const struct flow *f)
+{
+	return f->way >= WAY_FRAME && (p->hook == HOOK_UPLINK_IN || p->hook == HOOK_TUNNEL_IN);
+}
+
+/* Translates the packet and sends it on, as its flow says. */
+__noinline int send(struct __sk_buff *skb, struct pkt *p, struct flow *f)
+{
+	const struct config *cfg = settings();
+	int ret, cut = 0;
+
+	if (!p || !f || !cfg)
+		return -DROP_BUG;
+	if (f->way == WAY_TUNNEL) {
+		cut = check_size(skb, p, cfg->tunnel_mtu, !(f->flags & FLOW_REPLY));
+		if (cut < 0)
+			return cut;
+		ret = clamp_mss(skb, p, cfg->tunnel_mtu);
+		if (ret)
+			return ret;
+	}
+	ret = p->family == 4 ? translate_v4(skb, p, f, hops(p, f)) :
+			       translate_v6(skb, p, f, hops(p, f));
+	if (ret)
+		return ret;
+	switch (f->way) {
+	case WAY_POD:
+		return send_pod(skb, p, f->ifindex);
+	case WAY_FRAME:
+		return send_frame(skb, f->ifindex);
+	case WAY_NEIGH:
+		return send_neigh(skb, &f->hop, f->ifindex);
+	case WAY_TUNNEL:
+		if (!cut)
+			return send_tunnel(skb, cfg, &f->hop);
+	}
+	skb->mark = PB_MARK_STACK;
+	return VERDICT_PASS;
+}
