@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -68,6 +69,7 @@ type Datapath struct {
 	log     *slog.Logger
 	set     *load.Set
 	filters *attach.Filters
+	closed  atomic.Bool
 
 	mu    sync.Mutex  // guards selfs, routes and what goes with a NIC
 	selfs map[int]NIC // by index: their addresses are routes too
@@ -139,9 +141,12 @@ func (d *Datapath) openOwners(opts Options) (err error) {
 	return d.readSelfs()
 }
 
-// Close closes everything here. Programs, maps and what is in them stay in
-// force.
+// Close closes everything here; the first call does. Programs, maps and what is
+// in them stay in force.
 func (d *Datapath) Close() error {
+	if d.closed.Swap(true) {
+		return nil
+	}
 	var errs []error
 	if d.services != nil {
 		errs = append(errs, d.services.Close())

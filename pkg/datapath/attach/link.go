@@ -82,7 +82,7 @@ func attach(pin string, prog *ebpf.Program, here func(*link.Info) bool, create f
 		return fmt.Errorf("attach %s: %w", filepath.Base(pin), err)
 	}
 	defer l.Close()
-	next := pin + ".new"
+	next := pin + "-new"
 	if err := removePin(next); err != nil {
 		return err
 	}

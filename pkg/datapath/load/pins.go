@@ -8,7 +8,7 @@
 //	v<schema>/maps/<map>     every map of the object "map"
 //	v<schema>/links/<name>   the entry links; package attach makes them
 //
-// A first start makes the maps in v<schema>.new and renames it: that rename is
+// A first start makes the maps in v<schema>-new and renames it: that rename is
 // the commit point, before it nothing counts. A later start takes the maps
 // that are there. Programs are loaded anew each time, on those maps, and take
 // over when the entry links are updated; until then the old ones run.
@@ -130,7 +130,7 @@ func (s *Set) openMaps(opts Options) error {
 	dir := s.dir
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		s.Fresh = true
-		dir += ".new"
+		dir += "-new" // bpffs keeps names with dots for itself
 		if err := makeDirs(dir); err != nil {
 			return err
 		}

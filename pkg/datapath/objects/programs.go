@@ -15,5 +15,8 @@ type Object struct {
 func Programs() []Object {
 	return []Object{
 		{"sock", LoadSock},
+		{"tc_pod", LoadTcPod},
+		{"tc_uplink", LoadTcUplink},
+		{"tc_tunnel", LoadTcTunnel},
 	}
 }

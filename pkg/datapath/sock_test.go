@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/patchbay-net/patchbay/pkg/datapath"
+	"github.com/patchbay-net/patchbay/pkg/service"
+	"github.com/patchbay-net/patchbay/test/netlab"
+)
+
+const pinDir = "/sys/fs/bpf/patchbay"
+
+func open(t *testing.T) *datapath.Datapath {
+	t.Helper()
+	d, err := datapath.Open(datapath.Options{PinDir: pinDir})
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Logf("close: %v", err)
+		}
+	})
+	return d
+}
+
+// attachSockets attaches to the root of the private cgroup namespace.
+func attachSockets(t *testing.T, d *datapath.Datapath) {
+	t.Helper()
+	cgroup, err := netlab.CgroupMount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.AttachSockets(cgroup); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// frontend is an entry for cluster scope.
+func frontend(proto service.Protocol, addr string, backends ...string) service.Entry {
+	a := netip.MustParseAddrPort(addr)
+	e := service.Entry{
+		Frontend: service.Frontend{Address: service.Address{IP: a.Addr(), Port: a.Port(), Protocol: proto}},
+		Port:     service.PortName{Namespace: "default", Name: addr},
+		SocketLB: len(backends) > 0,
+	}
+	for _, b := range backends {
+		e.Backends = append(e.Backends, service.Backend{Addr: netip.MustParseAddrPort(b)})
+	}
+	return e
+}
+
+func setServices(t *testing.T, d *datapath.Datapath, entries ...service.Entry) {
+	t.Helper()
+	if err := d.SetServices(entries); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// serveTCP answers each connection with its own address.
+func serveTCP(t *testing.T, addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprint(c, addr)
+			c.Close()
+		}
+	}()
+}
+
+// serveUDP answers each datagram with its own address.
+func serveUDP(t *testing.T, addr string) {
+	t.Helper()
+	c, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	go func() {
+		buf := make([]byte, 64)
+		for {
+			_, from, err := c.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			if _, err := c.WriteTo([]byte(addr), from); err != nil {
+				return
+			}
+		}
+	}()
+}
+
+func askTCP(addr string) (string, error) {
+	c, err := net.DialTimeout("tcp", addr, 2*time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	b, err := io.ReadAll(c)
+	return string(b), err
+}
+
+// ask sends a datagram and returns the answer and whom it is from.
+func ask(t *testing.T, c net.PacketConn, to string) (answer, from string) {
+	t.Helper()
+	dst := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to))
+	if _, err := c.WriteTo([]byte("?"), dst); err != nil {
+		t.Fatalf("send to %s: %v", to, err)
+	}
+	buf := make([]byte, 64)
+	if err := c.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	n, addr, err := c.ReadFrom(buf)
+	if err != nil {
+		t.Fatalf("answer from %s: %v", to, err)
+	}
+	return string(buf[:n]), addr.String()
+}
+
+func TestSocketTCP(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		d := open(t)
+		attachSockets(t, d)
+		for _, tt := range []struct {
+			name, frontend string
+			backends       []string
+		}{
+			{"v4", "10.96.0.1:80", []string{"127.0.0.2:8080", "127.0.0.3:8081"}},
+			{"v6", "[fd00:96::1]:80", []string{"[::1]:9001", "[::1]:9002"}},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				for _, b := range tt.backends {
+					serveTCP(t, b)
+				}
+				setServices(t, d, frontend(service.TCP, tt.frontend, tt.backends...))
+				seen := map[string]int{}
+				for range 100 {
+					answer, err := askTCP(tt.frontend)
+					if err != nil {
+						t.Fatal(err)
+					}
+					seen[answer]++
+				}
+				for _, b := range tt.backends {
+					if seen[b] < 20 {
+						t.Errorf("backend %s: want at least 20 of 100 connections, got %d (%v)", b, seen[b], seen)
+					}
+				}
+			})
+		}
+	})
+}
+
+func TestSocketAffinity(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		d := open(t)
+		attachSockets(t, d)
+		var backends []string
+		for i := range 8 {
+			backends = append(backends, fmt.Sprintf("127.0.0.2:%d", 8000+i))
+			serveTCP(t, backends[i])
+		}
+		e := frontend(service.TCP, "10.96.0.1:80", backends...)
+		e.Affinity = 3 * time.Hour
+		setServices(t, d, e)
+		first, err := askTCP("10.96.0.1:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		same := func() {
+			t.Helper()
+			for range 20 {
+				if answer, err := askTCP("10.96.0.1:80"); err != nil || answer != first {
+					t.Fatalf("want %s each time, got %s, %v", first, answer, err)
+				}
+			}
+		}
+		same()
+		// Others come and go: the client stays where it was.
+		e.Backends = nil
+		for _, b := range backends[4:] {
+			e.Backends = append(e.Backends, service.Backend{Addr: netip.MustParseAddrPort(b)})
+		}
+		if !strings.Contains(strings.Join(backends[4:], " "), first) {
+			e.Backends = append([]service.Backend{{Addr: netip.MustParseAddrPort(first)}}, e.Backends...)
+		}
+		setServices(t, d, e)
+		same()
+		// Its own goes: another has it.
+		e.Backends = []service.Backend{{Addr: netip.MustParseAddrPort(backends[0])}}
+		if first == backends[0] {
+			e.Backends[0].Addr = netip.MustParseAddrPort(backends[1])
+		}
+		setServices(t, d, e)
+		if answer, err := askTCP("10.96.0.1:80"); err != nil || answer == first {
+			t.Fatalf("want another than %s, got %s, %v", first, answer, err)
+		}
+	})
+}
+
+func TestSocketUDP(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		d := open(t)
+		attachSockets(t, d)
+		for _, tt := range []struct {
+			name, network, first, second string
+			backends                     []string
+		}{
+			{"v4", "udp4", "10.96.0.10:53", "10.96.0.11:53", []string{"127.0.0.2:5301", "127.0.0.3:5302"}},
+			{"v6", "udp6", "[fd00:96::10]:53", "[fd00:96::11]:53", []string{"[::1]:5303", "[::1]:5304"}},
+			{"mapped", "udp", "10.96.0.10:53", "10.96.0.11:53", []string{"127.0.0.2:5305", "127.0.0.3:5306"}},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				for _, b := range tt.backends {
+					serveUDP(t, b)
+				}
+				setServices(t, d, frontend(service.UDP, tt.first, tt.backends...), frontend(service.UDP, tt.second, tt.backends...))
+				t.Run("unconnected", func(t *testing.T) { testUnconnected(t, tt.network, tt.first, tt.second) })
+				t.Run("connected", func(t *testing.T) { testConnected(t, tt.network, tt.first, tt.backends) })
+			})
+		}
+	})
+}
+
+// testUnconnected uses one socket for two frontends with the same backends:
+// each sticks to its backend, and answers come from the frontend asked.
+func testUnconnected(t *testing.T, network, first, second string) {
+	c, err := net.ListenPacket(network, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	stuck := map[string]string{}
+	for range 20 {
+		for _, to := range []string{first, second} {
+			answer, from := ask(t, c, to)
+			if stuck[to] == "" {
+				stuck[to] = answer
+			}
+			if answer != stuck[to] {
+				t.Fatalf("%s: want always %s, got %s", to, stuck[to], answer)
+			}
+			if from != to {
+				t.Fatalf("%s: want the answer from it, got it from %s", to, from)
+			}
+		}
+	}
+}
+
+func testConnected(t *testing.T, network, to string, backends []string) {
+	seen := map[string]bool{}
+	for range 40 {
+		c, err := net.Dial(network, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if c.RemoteAddr().String() != to {
+			t.Errorf("peer: want %s, got %s", to, c.RemoteAddr())
+		}
+		if _, err := c.Write([]byte("?")); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 64)
+		if err := c.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		n, from, err := c.(*net.UDPConn).ReadFrom(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if from.String() != to {
+			t.Errorf("answer: want it from %s, got it from %s", to, from)
+		}
+		seen[string(buf[:n])] = true
+	}
+	for _, b := range backends {
+		if !seen[b] {
+			t.Errorf("backend %s: want some of 40 sockets there", b)
+		}
+	}
+}
