@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -134,7 +135,7 @@ func Allocation(r loadbalancer.Record) *v1alpha1.IPAllocation {
 	obj := &v1alpha1.IPAllocation{
 		ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.AllocationName(r.Addr)},
 		Spec: v1alpha1.IPAllocationSpec{
-			Address: r.Addr.String(), Pool: r.Pool, SharingKey: r.SharingKey, Since: metav1.NewTime(r.Since),
+			Address: r.Addr.String(), Pool: r.Pool, SharingKey: r.SharingKey, Since: metav1.NewTime(roundUp(r.Since)),
 			State: v1alpha1.AllocationActive,
 		},
 	}
@@ -148,4 +149,13 @@ func Allocation(r loadbalancer.Record) *v1alpha1.IPAllocation {
 		obj.Spec.Owners = append(obj.Spec.Owners, v1alpha1.ServiceReference{Namespace: owner.Namespace, Name: owner.Name})
 	}
 	return obj
+}
+
+// roundUp returns the time in whole seconds, as objects keep it; upwards, so
+// that nothing rests for less than it should.
+func roundUp(t time.Time) time.Time {
+	if whole := t.Truncate(time.Second); whole.Before(t) {
+		return whole.Add(time.Second)
+	}
+	return t
 }

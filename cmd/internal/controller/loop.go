@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/patchbay-net/patchbay/pkg/source"
+	"github.com/patchbay-net/patchbay/pkg/source/convert"
+)
+
+// Delays of the loop.
+const (
+	gather  = 20 * time.Millisecond // for more events, before acting on one
+	recheck = 5 * time.Second       // where an address may come free by time alone
+	resync  = time.Minute           // in any case
+	maxWait = 30 * time.Second      // between attempts that fail
+)
+
+// loop keeps everything that the controller decides as it should be: whatever
+// changes, it looks at all there is and brings it in line. All of its state but
+// the store is that of one goroutine.
+type loop struct {
+	store     *source.Store
+	now       func() time.Time
+	log       *slog.Logger
+	addresses *addresses
+	failures  int
+}
+
+func newLoop(writer source.Writer, class convert.Class, now func() time.Time, log *slog.Logger) *loop {
+	store := source.NewStore()
+	return &loop{store: store, now: now, log: log, addresses: newAddresses(store, writer, class, now, log)}
+}
+
+// kinds are what the controller must have read before it decides anything.
+func kinds() []source.Kind {
+	return []source.Kind{
+		source.KindService, source.KindNamespace, source.KindNode,
+		source.KindIPPool, source.KindIPAllocation,
+	}
+}
+
+// Run follows the source until ctx ends or the source fails.
+func (l *loop) Run(ctx context.Context, src source.Source) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	events, done := make(chan source.Event), make(chan error, 1)
+	go func() {
+		done <- src.Run(ctx, kinds(), func(ev source.Event) {
+			select {
+			case events <- ev:
+			case <-ctx.Done():
+			}
+		})
+	}()
+	timer := time.NewTimer(resync)
+	due := l.now().Add(resync)
+	for {
+		select {
+		case ev := <-events:
+			l.take(ev)
+			if soon := l.now().Add(gather); soon.Before(due) {
+				due = soon
+				timer.Reset(gather)
+			}
+		case <-timer.C:
+			wait := l.reconcile(ctx)
+			due = l.now().Add(wait)
+			timer.Reset(wait)
+		case err := <-done:
+			if err != nil {
+				return fmt.Errorf("read objects: %w", err)
+			}
+			return nil
+		}
+	}
+}
+
+// take enters an event into the store.
+func (l *loop) take(ev source.Event) {
+	l.addresses.absent.observe(ev)
+	if ev.Op == source.Problem {
+		l.log.Warn("object not used", "kind", ev.Kind, "object", ev.Key.String(), "error", ev.Err)
+		return
+	}
+	l.store.Apply(ev)
+}
+
+// reconcile acts once, if all that existed has been read, and returns when to
+// act again at the latest.
+func (l *loop) reconcile(ctx context.Context) time.Duration {
+	if !l.store.Synced(kinds()...) {
+		return resync
+	}
+	again, err := l.addresses.reconcile(ctx, l.now())
+	if err != nil && ctx.Err() == nil {
+		l.failures++
+		wait := min(time.Second<<min(l.failures-1, 10), maxWait)
+		l.log.Error("reconcile addresses", "error", err, "again", wait)
+		return wait
+	}
+	l.failures = 0
+	if again {
+		return recheck
+	}
+	return resync
+}
