@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/patchbay-net/patchbay/test/netlab"
+	"github.com/patchbay-net/patchbay/test/packet"
+)
+
+func TestSliceIsAnEndpointSlice(t *testing.T) {
+	a := &node{Node: &netlab.Node{Name: "node-a"}}
+	pods := []*pod{{name: "web-1", node: a, addr: netip.MustParseAddr("10.244.0.2")}}
+	for _, tt := range []struct {
+		name string
+		pods []*pod
+	}{{"none", nil}, {"one", pods}} {
+		var got discoveryv1.EndpointSlice
+		if err := yaml.UnmarshalStrict([]byte(sliceYAML("web", "http", 8080, tt.pods)), &got); err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		if len(got.Endpoints) != len(tt.pods) || got.Labels[discoveryv1.LabelServiceName] != "web" {
+			t.Errorf("%s: got %+v", tt.name, got)
+		}
+	}
+}
+
+func TestShares(t *testing.T) {
+	results := []served{{pod: "a"}, {pod: "a"}, {pod: "b"}, {pod: "c"}}
+	got := phase{from: 1, to: 3}.shares(results)
+	if diff := cmp.Diff(map[string]int{"a": 1, "b": 1}, got); diff != "" {
+		t.Errorf("shares (-want +got):\n%s", diff)
+	}
+}
+
+func TestFrontendKey(t *testing.T) {
+	if got, want := frontendKey(netip.MustParseAddr("192.168.50.200")), "00000000000000000000ffffc0a832c800500601"; got != want {
+		t.Errorf("key: got %s, want %s", got, want)
+	}
+}
+
+func TestRepliesOf(t *testing.T) {
+	vip, client := netip.MustParseAddr("192.168.50.200"), netip.MustParseAddr(clientAddress)
+	reply := netlab.Frame{Outgoing: true, Data: packet.Build(packet.Eth{}, packet.IPv4{Src: vip, Dst: client}, packet.TCP{Src: 80, Dst: 40000})}
+	request := netlab.Frame{Outgoing: true, Data: packet.Build(packet.Eth{}, packet.IPv4{Src: client, Dst: vip}, packet.TCP{Src: 40000, Dst: 80})}
+	if !repliesOf(vip, true)(reply) || repliesOf(vip, false)(reply) || repliesOf(vip, true)(request) {
+		t.Error("a reply, its direction or a request is taken for another")
+	}
+}
+
+func TestSideBySide(t *testing.T) {
+	got := sideBySide([][]string{{"a", "pod", "end"}, {"b", "end"}})
+	want := []string{"a" + strings.Repeat(" ", column-1) + "b", "pod", "end" + strings.Repeat(" ", column-3) + "end"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("lines (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/patchbay-net/patchbay/test/netlab"
+)
+
+// leastShare is the least that each web pod serves of the requests that it shares, in per cent.
+const leastShare = 20
+
+// announcer returns the node whose external NIC the client knows the address by.
+func (s *scene) announcer() *node {
+	known := s.device.client.Exec(s, "ip", "neigh", "show", s.vip.String())
+	for _, n := range s.nodes {
+		mac := n.Net.MAC(s, "eth1")
+		if strings.Contains(known, net.HardwareAddr(mac[:]).String()) {
+			return n
+		}
+	}
+	s.Fatalf("the client knows %s as %q, which is no node's external NIC", s.vip, known)
+	return nil
+}
+
+// judge checks the fates of the requests.
+func (s *scene) judge(results []served, phases []phase) {
+	lost, others := 0, 0
+	var first error
+	for i, r := range results {
+		if r.err != nil {
+			lost++
+			if first == nil {
+				first = fmt.Errorf("request %d: %w", i, r.err)
+			}
+		} else if r.client != clientAddress {
+			others++
+		}
+	}
+	s.check(lost == 0, "none of %d requests lost (lost: %d, first: %v)", len(results), lost, first)
+	for _, p := range phases {
+		shares, n := p.shares(results), p.to-p.from
+		for _, name := range p.pods {
+			percent := 100 * shares[name] / max(n, 1)
+			s.check(percent >= leastShare, "%s served %d of the %d requests %s the change: %d %%", name, shares[name], n, p.name, percent)
+		}
+	}
+	s.check(others == 0, "every pod saw the client's own address %s (others: %d)", clientAddress, others)
+}
+
+// watched are the captures on every NIC that a reply could pass.
+type watched struct {
+	client *netlab.Capture
+	nics   map[string]*netlab.Capture
+}
+
+// watch captures on all NICs of the nodes and at the client.
+func (s *scene) watch() watched {
+	w := watched{client: netlab.NewCapture(s, s.device.client, "eth0"), nics: map[string]*netlab.Capture{}}
+	for _, n := range s.nodes {
+		for _, nic := range []string{"eth0", "eth1"} {
+			w.nics[n.Name+" "+nic] = netlab.NewCapture(s, n.Net, nic)
+		}
+	}
+	return w
+}
+
+// repliesOf matches TCP frames that go the given way with vip as the source.
+func repliesOf(vip netip.Addr, outgoing bool) func(netlab.Frame) bool {
+	src := vip.As4()
+	return func(f netlab.Frame) bool {
+		const ethernet, protocol, source = 14, 23, 26
+		return f.Outgoing == outgoing && len(f.Data) > ethernet+20 && bytes.Equal(f.Data[12:14], []byte{8, 0}) &&
+			f.Data[protocol] == 6 && bytes.Equal(f.Data[source:source+4], src[:])
+	}
+}
+
+// judgeReplies checks by which NIC the replies left.
+func (s *scene) judgeReplies(w watched, connections int) {
+	arrived := w.client.Count(repliesOf(s.vip, false))
+	owner := s.owner.Name + " eth1"
+	for name, capture := range w.nics {
+		left := capture.Count(repliesOf(s.vip, true))
+		if name == owner {
+			s.check(left == arrived && left >= connections, "all %d frames of replies left by %s, where the requests came in (%d)", arrived, name, left)
+			continue
+		}
+		s.check(left == 0, "none left by %s (%d)", name, left)
+	}
+}
+
+// judgeFromOutside checks that a client with routes to them reaches neither ClusterIPs nor pods.
+func (s *scene) judgeFromOutside() {
+	client, via := s.device.client, s.owner.addrs["external"]
+	before := s.drops()
+	for _, prefix := range []string{"10.96.0.0/16", "10.244.0.0/16"} {
+		client.Route(s, prefix, via, "eth0")
+	}
+	targets := map[string]string{"ClusterIP of web": webIP + ":80"}
+	for name, p := range s.web {
+		targets["pod "+name] = netip.AddrPortFrom(p.addr, 8080).String()
+	}
+	for what, address := range targets {
+		err := client.Do(func() error {
+			conn, err := net.DialTimeout("tcp", address, 300*time.Millisecond)
+			if err == nil {
+				conn.Close()
+			}
+			return err
+		})
+		s.check(err != nil, "from outside, %s %s doesn't answer", what, address)
+	}
+	after := s.drops()
+	s.check(after != before, "and that is counted by %s", s.owner.Name)
+}
+
+// drops is what the owner's datapath has counted as dropped.
+func (s *scene) drops() string {
+	return s.owner.Exec(s, s.program("patchbayctl"), "drops", "-o", "json")
+}
