@@ -185,6 +185,15 @@ func (c *cluster) Run(ctx context.Context, kinds []source.Kind, emit func(source
 	}
 }
 
+// logged returns the writes so far, those of pools left out, and forgets them.
+func (c *cluster) logged() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	log := slices.DeleteFunc(c.log, func(line string) bool { return strings.HasPrefix(line, "status IPPool") })
+	c.log = nil
+	return log
+}
+
 func (c *cluster) service(name string) *corev1.Service {
 	svc, _ := c.snapshot()[source.KindService][source.Key{Namespace: "default", Name: name}].(*corev1.Service)
 	return svc
