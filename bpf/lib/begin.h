@@ -152,6 +152,12 @@ static __always_inline int compose(const struct pkt *p, const struct backend *b,
 	return way_back(p, &s->reply);
 }
 
+/* With affinity all nodes agree by the client's address alone. */
+static __always_inline __u32 choice_hash(const struct pkt *p, const struct frontend *fe)
+{
+	return fe->affinity ? addr_hash(&p->t.saddr) : flow_hash(&p->t);
+}
+
 /* The n-th try: the Service's choice, its next ones, then another source port. */
 __noinline int try_backend(struct pkt *p, struct frontend *fe, __u32 n)
 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -122,7 +123,7 @@ func (n *node) load(spec func() (*ebpf.CollectionSpec, error)) {
 	}
 	n.t.Cleanup(c.Close)
 	for name, m := range c.Maps {
-		if _, ok := n.maps[name]; !ok {
+		if _, ok := n.maps[name]; !ok && !strings.HasPrefix(name, ".") {
 			n.maps[name] = m
 		}
 	}
@@ -264,6 +265,23 @@ func (n *node) want(r result, verdict uint32, frame []byte, reasons ...objects.M
 	if !maps.Equal(want, r.dropped) {
 		n.t.Errorf("dropped %v, want %v", r.dropped, want)
 	}
+}
+
+// wantDropped is want with one reason, or none.
+func (n *node) wantDropped(r result, verdict uint32, frame []byte, reason objects.MapDropReason) {
+	n.t.Helper()
+	if reason == objects.MapDropReasonDROP_NONE {
+		n.want(r, verdict, frame)
+		return
+	}
+	n.want(r, verdict, frame, reason)
+}
+
+// in is the node for a subtest.
+func (n *node) in(t testing.TB) *node {
+	sub := *n
+	sub.t = t
+	return &sub
 }
 
 func verdictName(v uint32) string {
