@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ctl
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/patchbay-net/patchbay/pkg/agentapi"
+)
+
+// errNotWell makes the exit code 1 where the output itself says what is wrong.
+var errNotWell = errors.New("not well")
+
+// noun is a command that lists things of one type.
+type noun[T any] struct {
+	use, what, short, long string
+	aliases, examples      []string
+	fetch                  func(agentapi.Client, context.Context) ([]T, error)
+	columns                []column[T]
+	named                  func(T, string) bool // whether a row is meant by a name
+}
+
+// command makes the noun's command.
+func (n noun[T]) command(c *cli, program string) *cobra.Command {
+	return &cobra.Command{
+		Use:     n.use + " [" + n.what + "]",
+		Aliases: n.aliases,
+		Short:   n.short,
+		Long:    n.long,
+		Example: examples(program, n.examples),
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.begin()
+			if err != nil {
+				return err
+			}
+			return c.show(cmd.Context(), func(ctx context.Context) ([]byte, error) {
+				rows, err := n.fetch(client, ctx)
+				if err != nil {
+					return nil, err
+				}
+				if len(args) == 1 {
+					rows = slices.DeleteFunc(rows, func(row T) bool { return !n.named(row, args[0]) })
+					if len(rows) == 0 && !c.watch {
+						return nil, fmt.Errorf("%s %q: not found", n.use, args[0])
+					}
+				}
+				var text bytes.Buffer
+				err = print(&text, c.output, n.columns, rows)
+				return text.Bytes(), err
+			})
+		},
+	}
+}
+
+func examples(program string, lines []string) string {
+	var text string
+	for i, line := range lines {
+		if i > 0 {
+			text += "\n"
+		}
+		text += "  " + program + " " + line
+	}
+	return text
+}
+
+// show prints what look returns: once, or with --watch whenever it is another.
+// While watching, an agent that doesn't answer is reported and waited for.
+func (c *cli) show(ctx context.Context, look func(context.Context) ([]byte, error)) error {
+	if !c.watch {
+		text, err := look(ctx)
+		if _, errWrite := c.stdout.Write(text); errWrite != nil {
+			return errWrite
+		}
+		return err
+	}
+	var last []byte
+	var lastErr string
+	for first := true; ; first = false {
+		text, err := look(ctx)
+		switch {
+		case err != nil && !errors.Is(err, errNotWell):
+			if !errors.Is(err, agentapi.ErrUnavailable) || ctx.Err() != nil {
+				return err
+			}
+			if err.Error() != lastErr {
+				fmt.Fprintln(c.stderr, err)
+			}
+			lastErr = err.Error()
+		case first || lastErr != "" || !bytes.Equal(text, last):
+			if err := c.separate(first); err != nil {
+				return err
+			}
+			if _, err := c.stdout.Write(text); err != nil {
+				return err
+			}
+			last, lastErr = text, ""
+		}
+		if err := c.wait(ctx, c.every); err != nil {
+			return err
+		}
+	}
+}
+
+// separate sets one look apart from the one before.
+func (c *cli) separate(first bool) error {
+	if first {
+		return nil
+	}
+	text := "\n"
+	switch c.output {
+	case "yaml":
+		text = "---\n"
+	case "json":
+		text = ""
+	}
+	_, err := c.stdout.Write([]byte(text))
+	return err
+}
