@@ -33,11 +33,17 @@ type Endpoint struct {
 // helps an agent that has forgotten the endpoint. Deleting what isn't there is
 // no error. A generation other than zero that is older than the endpoint's own
 // leaves the endpoint alone: its key was used again meanwhile.
+//
+// The agent answers when map entries are out, and then removes the veth behind
+// the answer, with podlink.RemoveIndex: the removal takes 30 ms, but after one
+// of them nobody sees the link any more, and that is what the plugin waits for.
+// Without HostIfIndex the link is gone already.
 type EndpointDelete struct {
 	EndpointKey
-	HostIfName string       `json:"hostIfName,omitempty"`
-	Addrs      []netip.Addr `json:"addrs,omitempty"`
-	Generation uint64       `json:"generation,omitempty"`
+	HostIfName  string       `json:"hostIfName,omitempty"`
+	HostIfIndex int          `json:"hostIfIndex,omitempty"`
+	Addrs       []netip.Addr `json:"addrs,omitempty"`
+	Generation  uint64       `json:"generation,omitempty"`
 }
 
 // GC names all attachments that are still valid. The agent removes every other
