@@ -93,9 +93,13 @@ func (r Route) netlink() *netlink.Route {
 
 // ownRoutes lists the routes of protocol 80 that are not pods'.
 func ownRoutes() (map[routeKey]Route, error) {
-	pods, err := podLinks()
+	links, err := PodLinks()
 	if err != nil {
 		return nil, err
+	}
+	pods := make(map[int]bool, len(links))
+	for _, l := range links {
+		pods[l.Index] = true
 	}
 	raw, err := Dump(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: Protocol}, netlink.RT_FILTER_PROTOCOL)
@@ -117,16 +121,12 @@ func ownRoutes() (map[routeKey]Route, error) {
 	return routes, nil
 }
 
-func podLinks() (map[int]bool, error) {
-	links, err := Dump(netlink.LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
+// Way returns the link that the kernel would send packets to addr out of, 0 if
+// it knows no way.
+func Way(addr netip.Addr) (link int) {
+	routes, err := netlink.RouteGet(toIP(addr))
+	if err != nil || len(routes) == 0 {
+		return 0
 	}
-	pods := make(map[int]bool)
-	for _, l := range links {
-		if IsPodLink(l.Attrs().Name) {
-			pods[l.Attrs().Index] = true
-		}
-	}
-	return pods, nil
+	return routes[0].LinkIndex
 }

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/patchbay-net/patchbay/ipam/store"
+	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/pkg/announce"
+	"github.com/patchbay-net/patchbay/pkg/config"
+	"github.com/patchbay-net/patchbay/pkg/datapath"
+	"github.com/patchbay-net/patchbay/pkg/metrics"
+	"github.com/patchbay-net/patchbay/pkg/monitor"
+	"github.com/patchbay-net/patchbay/pkg/netdev"
+	"github.com/patchbay-net/patchbay/pkg/netdev/switches"
+	"github.com/patchbay-net/patchbay/pkg/netdev/watch"
+	"github.com/patchbay-net/patchbay/pkg/reconcile"
+)
+
+// runNode is the agent of a node. All that it has put in force stays when it
+// returns: traffic goes on without it.
+func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
+	if err := makeDirs(cfg); err != nil {
+		return err
+	}
+	dp, err := openDatapath(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dp.Close()) }()
+
+	src, writer, err := openSource(cfg, log)
+	if err != nil {
+		return err
+	}
+	sender := announce.NewSender(log)
+	r := reconcile.New(reconcile.Options{
+		Config: cfg, Datapath: dp, Writer: writer, Sender: sender, Members: announce.Static{}, Version: version(), Log: log,
+		Leases: store.New(cfg.Paths.Leases(), store.Options{InUse: netdev.PodAddrs, Damaged: func(err error) { log.Warn("leases", "err", err) }}),
+	})
+	checks, counters := monitor.NewChecks(r.Synced, log), metrics.New(r)
+	r.OnServices, r.OnPass = checks.Set, counters.Pass
+
+	listener, err := agentapi.Listen(cfg.Paths.AgentSocket())
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return agentapi.Serve(ctx, listener, r.Handler(), log) })
+	group.Go(func() error { return monitor.Server(ctx, monitor.HealthAddress, monitor.Handler(r.Health)) })
+	group.Go(func() error { return monitor.Server(ctx, metrics.Address, counters.Handler()) })
+	group.Go(func() error { return checks.Run(ctx) })
+	group.Go(func() error { return sender.Run(ctx) })
+	group.Go(func() error { return watch.Run(ctx, r.Changed) })
+	group.Go(func() error { return r.Run(ctx) })
+	group.Go(func() error { return src.Run(ctx, reconcile.Kinds(), r.Apply) })
+	group.Go(func() error { return ignoreCanceled(dp.Run(ctx)) })
+	log.Info("started", "version", version(), "node", cfg.NodeName, "source", cfg.Source)
+	err = group.Wait()
+	log.Info("stopped; what is in force stays in force")
+	return err
+}
+
+func ignoreCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func makeDirs(cfg config.Config) error {
+	for _, dir := range []string{cfg.Paths.State, cfg.Paths.Run, cfg.Paths.CNIConf} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make folder: %w", err)
+		}
+	}
+	return nil
+}
+
+// openDatapath loads the programs, or takes over those of an earlier agent, and
+// attaches the socket hooks.
+func openDatapath(cfg config.Config, log *slog.Logger) (*datapath.Datapath, error) {
+	cgroup, err := cgroupPath(cfg)
+	if err != nil {
+		return nil, err
+	}
+	dp, err := datapath.Open(datapath.Options{PinDir: cfg.Paths.BPF, Log: log})
+	if errors.Is(err, datapath.ErrInUse) {
+		return nil, fmt.Errorf("another agent runs on this node; stop it first: %w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := dp.AttachSockets(cgroup); err != nil {
+		return nil, errors.Join(err, dp.Close())
+	}
+	return dp, nil
+}
+
+// runDevice keeps the device's switches.
+func runDevice(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	src, writer, err := openSource(cfg, log)
+	if err != nil {
+		return err
+	}
+	keeper := switches.Keeper{Sysctls: netdev.Sysctls(cfg.Paths.Sysctl), Seed: cfg.NodeName}
+	return (&device{keeper: keeper, source: src, writer: writer, log: log}).Run(ctx)
+}
+
+// cgroupPath is where the socket hooks go: as configured, else where cgroup2 is mounted.
+func cgroupPath(cfg config.Config) (string, error) {
+	if cfg.CgroupPath != "" {
+		return cfg.CgroupPath, nil
+	}
+	raw, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return "", fmt.Errorf("find cgroup2: %w", err)
+	}
+	if path := cgroupMount(string(raw)); path != "" {
+		return filepath.Clean(path), nil
+	}
+	return "", errors.New("find cgroup2: it isn't mounted; mount it or set cgroupPath")
+}

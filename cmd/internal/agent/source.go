@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/patchbay-net/patchbay/pkg/config"
+	"github.com/patchbay-net/patchbay/pkg/source"
+	"github.com/patchbay-net/patchbay/pkg/source/file"
+)
+
+// openSource opens where objects come from and where ours go.
+func openSource(cfg config.Config, log *slog.Logger) (source.Source, source.Writer, error) {
+	dir, ok := cfg.SourceDir()
+	if !ok {
+		return nil, nil, fmt.Errorf("source %q is not supported", cfg.Source)
+	}
+	opts := file.Options{Dir: dir, StatusDir: cfg.Paths.Status, Log: log}
+	src, err := file.New(opts)
+	if err != nil {
+		return nil, nil, err
+	}
+	writer, err := file.NewWriter(opts)
+	if err != nil {
+		return nil, nil, err
+	}
+	return src, writer, nil
+}
+
+// cgroupMount finds the mount point of cgroup2 in a mountinfo: the usual place
+// of a pure or a hybrid machine before any other.
+func cgroupMount(mountinfo string) string {
+	var found []string
+	for line := range strings.Lines(mountinfo) {
+		before, after, ok := strings.Cut(line, " - ")
+		if fields := strings.Fields(before); ok && len(fields) > 4 && strings.HasPrefix(after, "cgroup2 ") {
+			found = append(found, fields[4])
+		}
+	}
+	for _, usual := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		for _, path := range found {
+			if path == usual {
+				return path
+			}
+		}
+	}
+	if len(found) > 0 {
+		return found[0]
+	}
+	return ""
+}

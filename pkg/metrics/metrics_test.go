@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import (
+	"errors"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/patchbay-net/patchbay/pkg/agentapi"
+)
+
+type fixed struct{ err error }
+
+func (f fixed) Drops() ([]agentapi.Drop, error) {
+	return []agentapi.Drop{{Reason: "pod-source", Packets: 3, Bytes: 300}}, f.err
+}
+
+func (f fixed) Info() (agentapi.Info, error) {
+	return agentapi.Info{Ready: true, Counts: agentapi.Counts{Services: 7}}, nil
+}
+
+func (f fixed) ListLeases() ([]agentapi.Lease, error) {
+	return []agentapi.Lease{{State: "active"}, {State: "active"}, {State: "cooling"}}, nil
+}
+
+func TestScrape(t *testing.T) {
+	a := New(fixed{})
+	a.Pass(3*time.Millisecond, 2)
+	w := httptest.NewRecorder()
+	a.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for _, want := range []string{
+		`patchbay_drop_packets_total{reason="pod-source"} 3`, `patchbay_drop_bytes_total{reason="pod-source"} 300`,
+		`patchbay_leases{state="active"} 2`, `patchbay_objects{kind="services"} 7`, "patchbay_ready 1",
+		"kubeproxy_sync_proxy_rules_duration_seconds_count 1", "patchbay_sync_failures_total 2",
+	} {
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("metrics lack %q:\n%s", want, w.Body)
+		}
+	}
+}
+
+func TestScrapeSaysErrors(t *testing.T) {
+	w := httptest.NewRecorder()
+	New(fixed{errors.New("maps are gone")}).Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if w.Code != 500 || !strings.Contains(w.Body.String(), "maps are gone") {
+		t.Errorf("status %d: %s, want the error said", w.Code, w.Body)
+	}
+}

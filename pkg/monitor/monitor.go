@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package monitor answers over HTTP how the agent and its Services fare: to
+// kubelet, to load balancers that ask the node (healthz, as kube-proxy answers
+// it), and on the health-check node ports of Services.
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/patchbay-net/patchbay/pkg/service"
+)
+
+// HealthAddress is where /healthz and /livez are served, on kube-proxy's port.
+const HealthAddress = ":10256"
+
+// Health is what the node says of itself.
+type Health struct {
+	Synced   bool // Services are in force
+	Deleting bool // the Node object is being deleted: no new traffic, please
+}
+
+// Server serves HTTP on one address until its context ends.
+func Server(ctx context.Context, address string, handler http.Handler) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("serve http (is another agent or kube-proxy running on this node?): %w", err)
+	}
+	return serve(ctx, listener, handler)
+}
+
+func serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve http on %s: %w", listener.Addr(), err)
+	}
+	return nil
+}
+
+// Handler serves /healthz, 200 while the node can take new traffic and 503
+// otherwise, and /livez, 200 while the agent is at work.
+func Handler(health func() Health) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		h := health()
+		answer(w, h.Synced && !h.Deleting, map[string]any{
+			"currentTime": time.Now().UTC().Format(time.RFC3339), "nodeEligible": !h.Deleting, "synced": h.Synced,
+		})
+	})
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, true, map[string]any{"currentTime": time.Now().UTC().Format(time.RFC3339)})
+	})
+	return mux
+}
+
+func answer(w http.ResponseWriter, good bool, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if !good {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_ = json.NewEncoder(w).Encode(body) // the client may be gone
+}
+
+// Checks serves the health-check node ports of Services. Make one with
+// NewChecks.
+type Checks struct {
+	log     *slog.Logger
+	healthy func() bool
+	wake    chan struct{}
+
+	mu   sync.Mutex
+	want map[uint16]service.HealthCheck
+}
+
+// NewChecks returns a Checks that opens nothing before Run.
+func NewChecks(healthy func() bool, log *slog.Logger) *Checks {
+	return &Checks{log: log, healthy: healthy, wake: make(chan struct{}, 1)}
+}
+
+// Set makes these the ports to be open.
+func (c *Checks) Set(checks []service.HealthCheck) {
+	want := make(map[uint16]service.HealthCheck, len(checks))
+	for _, check := range checks {
+		want[check.Port] = check
+	}
+	c.mu.Lock()
+	c.want = want
+	c.mu.Unlock()
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run opens and closes ports as they are set, until ctx ends. A port that is
+// taken is said and left out.
+func (c *Checks) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	open := make(map[uint16]context.CancelFunc)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.wake:
+		}
+		for port, stop := range open {
+			if _, wanted := c.find(port); !wanted {
+				stop()
+				delete(open, port)
+			}
+		}
+		for _, port := range c.ports() {
+			if open[port] != nil {
+				continue
+			}
+			listener, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+			if err != nil {
+				c.log.Warn("open health-check node port", "port", port, "err", err)
+				continue
+			}
+			portCtx, stop := context.WithCancel(ctx)
+			open[port] = stop
+			running.Go(func() {
+				if err := serve(portCtx, listener, c.handler(port)); err != nil {
+					c.log.Warn("health-check node port", "port", port, "err", err)
+				}
+			})
+		}
+	}
+}
+
+func (c *Checks) ports() []uint16 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ports := make([]uint16, 0, len(c.want))
+	for port := range c.want {
+		ports = append(ports, port)
+	}
+	return ports
+}
+
+func (c *Checks) find(port uint16) (service.HealthCheck, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	check, ok := c.want[port]
+	return check, ok
+}
+
+// handler answers as kube-proxy does: 200 with at least one local endpoint.
+func (c *Checks) handler(port uint16) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		check, _ := c.find(port)
+		w.Header().Set("X-Load-Balancing-Endpoint-Weight", fmt.Sprint(check.Endpoints))
+		healthy := c.healthy()
+		answer(w, check.Endpoints > 0 && healthy, map[string]any{
+			"service":        map[string]string{"namespace": check.Service.Namespace, "name": check.Service.Name},
+			"localEndpoints": check.Endpoints, "serviceProxyHealthy": healthy,
+		})
+	})
+}

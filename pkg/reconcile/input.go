@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reconcile
+
+import (
+	"context"
+	"math/bits"
+	"time"
+
+	"github.com/patchbay-net/patchbay/pkg/netdev"
+	"github.com/patchbay-net/patchbay/pkg/netdev/watch"
+	"github.com/patchbay-net/patchbay/pkg/source"
+)
+
+const saveDelay = 2 * time.Second // the snapshot is this much behind
+
+// Apply takes an event of the source in.
+func (r *Reconciler) Apply(ev source.Event) {
+	if ev.Op == source.Problem {
+		r.problem(problemName(ev), ev.Err)
+		return
+	}
+	if ev.Op == source.Upsert || ev.Op == source.Delete {
+		r.problem(problemName(ev), nil)
+	}
+	r.mu.Lock()
+	dirty := part(0)
+	for _, change := range r.store.Changes(ev) {
+		r.services.Apply(change)
+		dirty |= r.concerns(change)
+		r.unsaved = true
+	}
+	r.mu.Unlock()
+	if dirty != 0 {
+		r.touch(dirty)
+		signal(r.note)
+	}
+}
+
+// concerns returns the parts that an object's change may matter to.
+func (r *Reconciler) concerns(ev source.Event) part {
+	if ev.Op == source.Synced {
+		return partAll &^ partEndpoints
+	}
+	switch ev.Kind {
+	case source.KindService, source.KindEndpointSlice:
+		return partServices | partAddresses
+	case source.KindNode:
+		if ev.Key.Name == r.Config.NodeName {
+			return partLinks | partNetwork | partServices | partAddresses | partRules
+		}
+		return partNetwork | partServices | partAddresses | partRules
+	case source.KindIPPool:
+		return partLinks | partAddresses
+	case source.KindIPBlock:
+		return partNetwork | partRules
+	case source.KindNodeNetworkState:
+		return partNetwork | partAddresses
+	}
+	return partAddresses
+}
+
+// Changed takes a change of the node's own network in.
+func (r *Reconciler) Changed(ev watch.Event) {
+	switch ev.Topic {
+	case watch.Links:
+		r.touch(partLinks)
+	case watch.Routes:
+		r.touch(partLinks | partNetwork)
+	case watch.Neighbours:
+		if r.awaits(netdev.Neighbour{Link: ev.Link, Addr: ev.Addr}) {
+			r.touch(partNetwork)
+		}
+	case watch.Rules:
+		r.touch(partRules)
+	case watch.Lost:
+		r.touch(partAll &^ partEndpoints)
+	}
+}
+
+func (r *Reconciler) awaits(n netdev.Neighbour) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.awaited[n]
+}
+
+// restore begins with the objects of the snapshot. Without one, or with a
+// damaged one, nothing is known until the source has spoken. One without any
+// node is of no use either: there is always this one.
+func (r *Reconciler) restore() {
+	store, err := source.LoadStore(r.Config.Paths.Snapshot())
+	r.problem("agent/snapshot", err)
+	r.store = store
+	r.restored = store.Len(source.KindNode) > 0
+	for _, kind := range Kinds() {
+		for _, obj := range source.List[source.Object](store, kind) {
+			r.services.Apply(source.Event{Op: source.Upsert, Kind: kind, Key: source.KeyOf(obj), Object: obj})
+		}
+	}
+}
+
+// scribe writes what others read later: the snapshot and this node's report.
+// It is kept apart from the loop, as both may have to wait.
+func (r *Reconciler) scribe(ctx context.Context) error {
+	backoff := retryFirst
+	for {
+		select {
+		case <-ctx.Done():
+			r.problem("agent/snapshot", r.save())
+			return nil
+		case <-r.note:
+		}
+		settle(ctx, saveDelay)
+		err := r.save()
+		r.problem("agent/snapshot", err)
+		reported := r.report(ctx)
+		r.problem("agent/report", reported)
+		if err == nil && reported == nil {
+			backoff = retryFirst
+			continue
+		}
+		settle(ctx, backoff)
+		backoff = min(2*backoff, retryLast)
+		signal(r.note)
+	}
+}
+
+// save writes the snapshot if it lags behind, and once all objects are known.
+func (r *Reconciler) save() error {
+	if !r.objectsKnown() {
+		return nil
+	}
+	r.mu.Lock()
+	due := r.unsaved
+	r.unsaved = false
+	r.mu.Unlock()
+	if !due {
+		return nil
+	}
+	err := r.store.Save(r.Config.Paths.Snapshot())
+	if err != nil {
+		r.mu.Lock()
+		r.unsaved = true
+		r.mu.Unlock()
+	}
+	return err
+}
+
+func popcount(p part) int { return bits.OnesCount8(uint8(p)) }

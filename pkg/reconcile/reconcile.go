@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package reconcile brings the node to what the objects say. One loop looks at
+// the whole, level-triggered: whatever changed and however often, it computes
+// what must be from what is known and applies the difference, in an order that
+// keeps traffic right at each step. What fails is said, tried again, and stops
+// nothing else.
+//
+// It keeps no state of its own beyond what can be found again: objects come
+// from the source or the snapshot, endpoints from leases and links, the rest
+// from the kernel.
+package reconcile
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/patchbay-net/patchbay/ipam/store"
+	"github.com/patchbay-net/patchbay/pkg/announce"
+	"github.com/patchbay-net/patchbay/pkg/config"
+	"github.com/patchbay-net/patchbay/pkg/datapath"
+	"github.com/patchbay-net/patchbay/pkg/netdev"
+	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
+	"github.com/patchbay-net/patchbay/pkg/service"
+	"github.com/patchbay-net/patchbay/pkg/source"
+	"github.com/patchbay-net/patchbay/pkg/source/convert"
+)
+
+// Datapath is what is asked of pkg/datapath.
+type Datapath interface {
+	SetNIC(datapath.NIC) error
+	RemoveNIC(index int) error
+	NICs() ([]datapath.NIC, error)
+	SetTunnel(datapath.Tunnel) error
+	AddEndpoint(datapath.Endpoint) error
+	RemoveEndpoint(datapath.Endpoint) error
+	Endpoints() ([]datapath.Endpoint, error)
+	SetServices([]service.Entry) error
+	SetRoutes([]datapath.Route) error
+	SetPeers([]datapath.Peer) error
+	SetAnnouncements([]datapath.Announcement) error
+	Announcements() ([]datapath.Announcement, error)
+	Drops() ([]datapath.Drop, error)
+}
+
+// Options are what a Reconciler works with.
+type Options struct {
+	Config   config.Config
+	Datapath Datapath
+	Leases   *store.Store
+	Writer   source.Writer // for this node's report; nil: none is written
+	Sender   *announce.Sender
+	Members  announce.Members
+	Version  string // of the program
+	Log      *slog.Logger
+	// OnServices is told the health-check node ports after each change, if set.
+	OnServices func([]service.HealthCheck)
+	// OnPass is told what each pass took, if set.
+	OnPass func(took time.Duration, failed int)
+}
+
+// Reconciler keeps a node as the objects say. Make one with New.
+type Reconciler struct {
+	Options
+	sysctls netdev.Sysctls
+	wake    chan struct{} // there is something for the loop
+	note    chan struct{} // there is something for the scribe
+	synced  chan struct{} // closed when all that objects say is in force
+	started time.Time
+
+	mu        sync.Mutex // guards what follows
+	store     *source.Store
+	services  *convert.Services
+	dirty     part
+	restored  bool // the snapshot had objects
+	unsaved   bool // the snapshot lags behind
+	problems  map[string]problem
+	endpoints map[endpointKey]*endpoint
+	view      view
+	awaited   map[netdev.Neighbour]bool // whose MAC address matters
+
+	// The loop's own.
+	nics   []nic.NIC
+	macs   map[netdev.Neighbour][6]byte
+	net    plan.Network
+	tunnel datapath.Tunnel
+	groups map[int]bool // links with groups of ours
+	marked time.Time    // when the ready file was last written
+}
+
+// part is a set of parts of the node that a pass looks at.
+type part uint8
+
+const (
+	partLinks part = 1 << iota
+	partNetwork
+	partEndpoints
+	partServices
+	partAddresses
+	partRules
+
+	partAll = partLinks | partNetwork | partEndpoints | partServices | partAddresses | partRules
+)
+
+const (
+	settleTime = 2 * time.Millisecond // what changes together is taken together
+	retryFirst = 500 * time.Millisecond
+	retryLast  = 30 * time.Second
+	renewal    = 10 * time.Second // how often announcements are looked at unasked
+)
+
+// New returns a Reconciler with the objects of the snapshot, if there is one.
+func New(o Options) *Reconciler {
+	r := &Reconciler{
+		Options: o, sysctls: netdev.Sysctls(o.Config.Paths.Sysctl), started: time.Now(),
+		wake: make(chan struct{}, 1), note: make(chan struct{}, 1), synced: make(chan struct{}),
+		services: convert.NewServices(o.Config.ServiceCIDRs), dirty: partAll,
+		problems: map[string]problem{}, endpoints: map[endpointKey]*endpoint{}, groups: map[int]bool{},
+	}
+	r.restore()
+	return r
+}
+
+// Kinds are the objects that the agent follows.
+func Kinds() []source.Kind {
+	return append(convert.Kinds(), source.KindIPPool, source.KindIPBlock, source.KindIPAllocation, source.KindNodeNetworkState)
+}
+
+// Run makes passes until ctx ends, and leaves everything in force then.
+func (r *Reconciler) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return r.loop(ctx) })
+	group.Go(func() error { return r.scribe(ctx) })
+	return group.Wait()
+}
+
+func (r *Reconciler) loop(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	backoff := retryFirst
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.wake:
+			settle(ctx, settleTime)
+		case <-timer.C:
+			r.mark(partAddresses)
+		}
+		if failed := r.pass(); failed != 0 {
+			r.mark(failed)
+			timer.Reset(backoff)
+			backoff = min(2*backoff, retryLast)
+			continue
+		}
+		backoff = retryFirst
+		timer.Reset(renewal)
+	}
+}
+
+func settle(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// touch has the loop look at parts soon.
+func (r *Reconciler) touch(p part) {
+	r.mark(p)
+	signal(r.wake)
+}
+
+// mark has the loop look at parts when it next wakes.
+func (r *Reconciler) mark(p part) {
+	r.mu.Lock()
+	r.dirty |= p
+	r.mu.Unlock()
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// pass looks at what is dirty, in order, and returns the parts that failed. A
+// step may make later ones dirty.
+func (r *Reconciler) pass() (failed part) {
+	began := time.Now()
+	steps := []struct {
+		part  part
+		name  string
+		run   func() error
+		blind bool // needs no objects
+	}{
+		{partLinks, "nics", r.syncLinks, true},
+		{partNetwork, "network", r.syncNetwork, false},
+		{partEndpoints, "endpoints", r.syncEndpoints, true},
+		{partServices, "services", r.syncServices, false},
+		{partAddresses, "addresses", r.syncAddresses, false},
+		{partRules, "masquerade", r.syncRules, false},
+	}
+	known := r.objectsKnown()
+	for _, s := range steps {
+		if !known && !s.blind || !r.take(s.part) {
+			continue
+		}
+		err := s.run()
+		r.problem("agent/"+s.name, err)
+		if err != nil {
+			failed |= s.part
+		}
+	}
+	if known && failed&partServices == 0 {
+		r.finish()
+	}
+	if r.OnPass != nil {
+		r.OnPass(time.Since(began), popcount(failed))
+	}
+	return failed
+}
+
+// take tells whether the part is dirty, and takes it for clean.
+func (r *Reconciler) take(p part) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was := r.dirty&p != 0
+	r.dirty &^= p
+	return was
+}
+
+// objectsKnown tells whether all objects are known, from the source or from
+// the last snapshot: before that an absent object means nothing.
+func (r *Reconciler) objectsKnown() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.restored || r.store.Synced(Kinds()...)
+}

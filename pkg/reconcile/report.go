@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
+	"github.com/patchbay-net/patchbay/pkg/source"
+)
+
+// reportTimeout bounds how long writing the report may take.
+const reportTimeout = 20 * time.Second
+
+// report writes this node's NodeNetworkState if it differs from what is known
+// to be written. Other nodes judge by it who can announce an address.
+func (r *Reconciler) report(ctx context.Context) error {
+	if r.Writer == nil || !r.Synced() {
+		return nil
+	}
+	state := r.state()
+	key := source.Key{Name: r.Config.NodeName}
+	r.mu.Lock()
+	have, ok := source.Get[*v1alpha1.NodeNetworkState](r.store, source.KindNodeNetworkState, key)
+	r.mu.Unlock()
+	if ok && equality.Semantic.DeepEqual(withoutTimes(have.Status), withoutTimes(state.Status)) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	err := r.Writer.UpdateStatus(ctx, state)
+	if errors.Is(err, source.ErrNotFound) {
+		err = r.Writer.Apply(ctx, state)
+		if err == nil {
+			err = r.Writer.UpdateStatus(ctx, state)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("write NodeNetworkState %s: %w", key.Name, err)
+	}
+	return nil
+}
+
+// state is the report: what the node is like, without a clock in it.
+func (r *Reconciler) state() *v1alpha1.NodeNetworkState {
+	v := r.seen()
+	state := &v1alpha1.NodeNetworkState{ObjectMeta: metav1.ObjectMeta{Name: r.Config.NodeName}}
+	s := &state.Status
+	s.Version = r.Version
+	for _, n := range v.nics {
+		nic := v1alpha1.NICState{Name: n.Name, Role: n.Role.String(), Reason: n.Reason, MAC: net.HardwareAddr(n.MAC[:]).String(),
+			MTU: int32(n.MTU), Carrier: n.Carrier}
+		for _, a := range n.Addrs {
+			nic.Addresses = append(nic.Addresses, a.String())
+		}
+		s.NICs = append(s.NICs, nic)
+	}
+	for _, p := range r.podRanges() {
+		s.Blocks = append(s.Blocks, v1alpha1.NodeBlockState{CIDR: p.String()})
+	}
+	for _, a := range v.addresses {
+		if a.Link != 0 {
+			s.Announcements = append(s.Announcements, v1alpha1.AnnouncementState{Address: a.Addr.String(), Interfaces: []string{a.NIC}})
+		}
+	}
+	ready := metav1.Condition{Type: "Ready", Status: metav1.ConditionTrue, Reason: "InForce", LastTransitionTime: metav1.Now()}
+	if status := r.Status(); !status.Ready {
+		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, "NotInForce", status.Reason
+	}
+	s.Conditions = []metav1.Condition{ready}
+	return state
+}
+
+// withoutTimes is the status as it is compared.
+func withoutTimes(s v1alpha1.NodeNetworkStateStatus) v1alpha1.NodeNetworkStateStatus {
+	out := *s.DeepCopy()
+	for i := range out.Conditions {
+		out.Conditions[i].LastTransitionTime = metav1.Time{}
+	}
+	return out
+}

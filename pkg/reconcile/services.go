@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reconcile
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/pkg/announce"
+	"github.com/patchbay-net/patchbay/pkg/datapath"
+	"github.com/patchbay-net/patchbay/pkg/netdev"
+	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
+	"github.com/patchbay-net/patchbay/pkg/service"
+)
+
+// syncServices computes all frontends and hands them to the datapath, which
+// applies what differs.
+func (r *Reconciler) syncServices() error {
+	in := r.serviceInput()
+	entries := service.Build(in)
+	problems := make(map[string]error)
+	r.mu.Lock()
+	for _, p := range r.services.Problems() {
+		problems["object "+string(p.Kind)+" "+p.Key.String()] = p.Err
+	}
+	r.mu.Unlock()
+	r.problemGroup("object ", problems)
+	if r.OnServices != nil {
+		r.OnServices(service.HealthChecks(in))
+	}
+	r.update(func(v *view) { v.entries, v.services = entries, len(in.Services) })
+	return r.Datapath.SetServices(entries)
+}
+
+// syncAddresses chooses who answers for each LoadBalancer address, and answers
+// where it is this node. What another node claimed while it was ours, and still
+// is, is told to the network anew.
+func (r *Reconciler) syncAddresses() error {
+	addresses := plan.Addresses(r.addressInput(r.serviceInput()))
+	had, err := r.Datapath.Announcements()
+	if err != nil {
+		return err
+	}
+	var want []datapath.Announcement
+	var claims []announce.Claim
+	var lost []netip.Addr
+	byLink := make(map[int][]netip.Addr)
+	for _, a := range addresses {
+		if a.Link == 0 {
+			continue
+		}
+		// No expiry: nobody takes over from an agent that is gone as long as
+		// membership is static.
+		want = append(want, datapath.Announcement{Addr: a.Addr, IfIndex: a.Link})
+		claims = append(claims, announce.Claim{Addr: a.Addr, Link: a.Link, MAC: r.macOf(a.Link)})
+		byLink[a.Link] = append(byLink[a.Link], a.Addr)
+		if !slices.ContainsFunc(had, func(h datapath.Announcement) bool { return h.Addr == a.Addr && h.IfIndex == a.Link }) {
+			lost = append(lost, a.Addr)
+		}
+	}
+	errs := []error{r.syncGroups(byLink), r.Datapath.SetAnnouncements(want)}
+	r.Sender.Set(claims)
+	r.Sender.Again(lost...)
+	r.update(func(v *view) { v.addresses = addresses })
+	return errors.Join(errs...)
+}
+
+// syncGroups joins the multicast groups in which IPv6 neighbours ask.
+func (r *Reconciler) syncGroups(byLink map[int][]netip.Addr) error {
+	var errs []error
+	for _, n := range r.nics {
+		if addrs := byLink[n.Index]; n.Role&nic.External != 0 || len(addrs) > 0 || r.groups[n.Index] {
+			errs = append(errs, netdev.SyncGroups(n.Index, addrs))
+			r.groups[n.Index] = len(addrs) > 0
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Reconciler) macOf(link int) [6]byte {
+	if i := slices.IndexFunc(r.nics, func(n nic.NIC) bool { return n.Index == link }); i >= 0 {
+		return r.nics[i].MAC
+	}
+	return [6]byte{}
+}
+
+// finish is what follows when all parts are in force: endpoints are accepted,
+// and the CNI configuration, last of all, tells the runtime that pods may come.
+func (r *Reconciler) finish() {
+	select {
+	case <-r.synced:
+	default:
+		close(r.synced)
+		r.Log.Info("objects are in force", "services", len(r.Services()))
+	}
+	err := r.writeConflist()
+	r.problem("agent/cni configuration", err)
+	if err == nil && time.Since(r.marked) >= agentapi.ReadyInterval/2 {
+		err = agentapi.MarkReady(r.Config.Paths.Ready())
+		r.problem("agent/ready file", err)
+		r.marked = time.Now()
+	}
+	r.update(func(v *view) { v.ready = err == nil })
+	signal(r.note)
+}
+
+var errNoRanges = errors.New("this node has no pod ranges yet: it needs spec.podCIDRs in its Node object, or an IPBlock; no CNI configuration is written")
+
+// writeConflist writes the CNI configuration if it isn't as it must be. It is
+// never taken away here: that would end the start of pods on a healthy node.
+func (r *Reconciler) writeConflist() error {
+	want, err := plan.Conflist(r.podRanges(), r.net.PodMTU, r.Config.Paths)
+	if err != nil {
+		return fmt.Errorf("make CNI configuration: %w", err)
+	}
+	if want == nil {
+		return errNoRanges
+	}
+	path := r.Config.Paths.Conflist()
+	if have, err := os.ReadFile(path); err == nil && slices.Equal(have, want) {
+		return nil
+	}
+	if err := replaceFile(path, want); err != nil {
+		return fmt.Errorf("write CNI configuration: %w", err)
+	}
+	r.Log.Info("wrote CNI configuration", "path", path)
+	return nil
+}
+
+// replaceFile puts a whole file in place at once.
+func replaceFile(path string, content []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".patchbay-*") // no runtime reads a name like that
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails once renamed
+	_, err = f.Write(content)
+	if err := errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reconcile
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/patchbay-net/patchbay/ipam/boot"
+	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/pkg/datapath/load"
+	"github.com/patchbay-net/patchbay/pkg/monitor"
+	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
+	"github.com/patchbay-net/patchbay/pkg/service"
+)
+
+// view is what the last passes made, for readers. Its parts are replaced whole.
+type view struct {
+	nics      []nic.NIC
+	net       plan.Network
+	nodes     []plan.Node
+	entries   []service.Entry
+	services  int
+	addresses []plan.Address
+	ready     bool
+}
+
+func (r *Reconciler) update(f func(*view)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f(&r.view)
+}
+
+func (r *Reconciler) seen() view {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.view
+}
+
+// Synced tells whether all that the objects say has been put in force once.
+func (r *Reconciler) Synced() bool {
+	select {
+	case <-r.synced:
+		return true
+	default:
+		return false
+	}
+}
+
+// Status tells whether pods can be added now.
+func (r *Reconciler) Status() agentapi.Status {
+	if r.Synced() && r.seen().ready {
+		return agentapi.Status{Ready: true}
+	}
+	return agentapi.Status{Reason: r.whyNotSynced()}
+}
+
+// Info describes the agent and its node.
+func (r *Reconciler) Info() (agentapi.Info, error) {
+	id, err := boot.ID()
+	if err != nil {
+		return agentapi.Info{}, err
+	}
+	status, v := r.Status(), r.seen()
+	info := agentapi.Info{
+		Version: r.Version, Node: r.Config.NodeName, Role: "node", Source: r.Config.Source, Synced: r.Synced(),
+		Ready: status.Ready, Reason: status.Reason, BootID: id, Started: r.started, Schema: load.Schema,
+		Routing: string(r.Config.Routing.Mode), PodCIDRs: r.podRanges(), Problems: r.Problems(),
+		Counts: agentapi.Counts{Pods: len(r.Pods()), Services: v.services, Frontends: len(v.entries), Nodes: len(v.nodes)},
+	}
+	for _, e := range v.entries {
+		info.Counts.Backends += len(e.Backends)
+	}
+	for _, a := range v.addresses {
+		if a.Link != 0 {
+			info.Counts.Announced++
+		}
+	}
+	return info, nil
+}
+
+// Pods lists the node's endpoints.
+func (r *Reconciler) Pods() []agentapi.Pod {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pods := make([]agentapi.Pod, 0, len(r.endpoints))
+	for _, e := range r.endpoints {
+		pods = append(pods, agentapi.Pod{Endpoint: e.Endpoint, Attached: e.problem == "", Problem: e.problem})
+	}
+	slices.SortFunc(pods, func(a, b agentapi.Pod) int {
+		return strings.Compare(a.PodNamespace+"/"+a.PodName+"/"+a.ContainerID, b.PodNamespace+"/"+b.PodName+"/"+b.ContainerID)
+	})
+	return pods
+}
+
+// Services lists the frontends in force.
+func (r *Reconciler) Services() []agentapi.Service {
+	entries := r.seen().entries
+	out := make([]agentapi.Service, len(entries))
+	for i, e := range entries {
+		f := e.Frontend
+		out[i] = agentapi.Service{
+			Namespace: e.Port.Namespace, Name: e.Port.Name, Port: e.Port.Port, Kind: e.Kind.String(),
+			Frontend: netip.AddrPortFrom(f.IP, f.Port), Protocol: f.Protocol.String(), Scope: f.Scope.String(),
+			Empty: e.Empty.String(), Affinity: e.Affinity, SourceRanges: e.SourceRanges,
+		}
+		for _, b := range e.Backends {
+			out[i].Backends = append(out[i].Backends, agentapi.Backend(b))
+		}
+	}
+	return out
+}
+
+// Addresses lists the LoadBalancer addresses and who answers for them.
+func (r *Reconciler) Addresses() ([]agentapi.Address, error) {
+	announced, err := r.Datapath.Announcements()
+	if err != nil {
+		return nil, err
+	}
+	var out []agentapi.Address
+	for _, a := range r.seen().addresses {
+		view := agentapi.Address{Addr: a.Addr, Pool: a.Pool, Services: a.Services, Owner: a.Owner, Reason: a.Reason, NIC: a.NIC}
+		for _, h := range announced {
+			if h.Addr == a.Addr {
+				view.Announced, view.Expires = true, h.Expires
+			}
+		}
+		out = append(out, view)
+	}
+	return out, nil
+}
+
+// ListLeases lists the pods' leases.
+func (r *Reconciler) ListLeases() ([]agentapi.Lease, error) {
+	contents, err := r.Leases.List()
+	if err != nil {
+		return nil, err
+	}
+	var out []agentapi.Lease
+	for _, l := range contents.Leases {
+		state := "active"
+		if l.Damaged {
+			state = "damaged"
+		}
+		out = append(out, agentapi.Lease{
+			EndpointKey: agentapi.EndpointKey(l.Key), Addrs: l.Addrs, State: state, Pool: l.Network, PodNamespace: l.PodNamespace,
+			PodName: l.PodName, HostIfName: l.Link(), Generation: l.Generation, Created: l.Created,
+		})
+	}
+	for _, rest := range contents.Resting {
+		out = append(out, agentapi.Lease{Addrs: []netip.Addr{rest.Addr}, State: "cooling"})
+	}
+	return out, nil
+}
+
+// NICs lists the node's interfaces with their roles.
+func (r *Reconciler) NICs() []agentapi.NIC {
+	var out []agentapi.NIC
+	for _, n := range r.seen().nics {
+		out = append(out, agentapi.NIC{
+			Name: n.Name, Index: n.Index, Role: n.Role.String(), Reason: n.Reason, MAC: net.HardwareAddr(n.MAC[:]).String(),
+			MTU: n.MTU, Addrs: n.Addrs, Carrier: n.Carrier, Problem: n.Warning,
+		})
+	}
+	return out
+}
+
+// Drops lists the drop counters.
+func (r *Reconciler) Drops() ([]agentapi.Drop, error) {
+	drops, err := r.Datapath.Drops()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]agentapi.Drop, len(drops))
+	for i, d := range drops {
+		out[i] = agentapi.Drop(d)
+	}
+	return out, nil
+}
+
+// Handler serves the agent's API.
+func (r *Reconciler) Handler() agentapi.Handler {
+	none := func(f func() error) (agentapi.None, error) { return agentapi.None{}, f() }
+	type nothing = agentapi.None
+	return agentapi.Handler{
+		agentapi.OpEndpointAdd: agentapi.Do(func(ctx context.Context, e agentapi.Endpoint) (nothing, error) {
+			return none(func() error { return r.AddEndpoint(ctx, e) })
+		}),
+		agentapi.OpEndpointDelete: agentapi.Do(func(ctx context.Context, d agentapi.EndpointDelete) (nothing, error) {
+			return none(func() error { return r.DeleteEndpoint(ctx, d) })
+		}),
+		agentapi.OpEndpointCheck: agentapi.Do(func(ctx context.Context, e agentapi.Endpoint) (nothing, error) {
+			return none(func() error { return r.CheckEndpoint(ctx, e) })
+		}),
+		agentapi.OpGC: agentapi.Do(func(ctx context.Context, g agentapi.GC) (nothing, error) {
+			return none(func() error { return r.GC(ctx, g.Valid) })
+		}),
+		agentapi.OpStatus:    read(func() (agentapi.Status, error) { return r.Status(), nil }),
+		agentapi.OpInfo:      read(r.Info),
+		agentapi.OpPods:      read(func() ([]agentapi.Pod, error) { return r.Pods(), nil }),
+		agentapi.OpServices:  read(func() ([]agentapi.Service, error) { return r.Services(), nil }),
+		agentapi.OpAddresses: read(r.Addresses),
+		agentapi.OpLeases:    read(r.ListLeases),
+		agentapi.OpNICs:      read(func() ([]agentapi.NIC, error) { return r.NICs(), nil }),
+		agentapi.OpDrops:     read(r.Drops),
+	}
+}
+
+func read[T any](f func() (T, error)) agentapi.Func {
+	return agentapi.Do(func(context.Context, agentapi.None) (T, error) { return f() })
+}
+
+// Health is what the node says to load balancers.
+func (r *Reconciler) Health() monitor.Health {
+	r.mu.Lock()
+	self, _ := r.services.Node(r.Config.NodeName)
+	r.mu.Unlock()
+	return monitor.Health{Synced: r.Synced(), Deleting: self.Deleting}
+}
