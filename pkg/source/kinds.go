@@ -4,6 +4,7 @@ package source
 
 import (
 	"fmt"
+	"reflect"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -73,6 +74,16 @@ func Types() []Type {
 		{KindBGPPeer, own, "bgppeers", false, func() Object { return &v1alpha1.BGPPeer{} }},
 		{KindNodeNetworkState, own, "nodenetworkstates", false, func() Object { return &v1alpha1.NodeNetworkState{} }},
 	}
+}
+
+// KindOf returns the kind of an object by its Go type.
+func KindOf(obj Object) (Kind, error) {
+	for _, t := range Types() {
+		if reflect.TypeOf(t.New()) == reflect.TypeOf(obj) {
+			return t.Kind, nil
+		}
+	}
+	return "", fmt.Errorf("object of type %T: not of a kind that is read here", obj)
 }
 
 // Defaulter is an object that knows what its left-out fields mean.

@@ -14,8 +14,9 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
+
+	"github.com/patchbay-net/patchbay/pkg/source/internal/durable"
 )
 
 // ErrDamaged is returned by LoadStore for a snapshot that is cut short, altered
@@ -39,40 +40,10 @@ type protoObject interface {
 // Save writes all objects to path, replacing it whole: after a crash there is
 // the old snapshot or the new one, never a mixture.
 func (s *Store) Save(path string) error {
-	if err := s.save(path); err != nil {
+	if err := durable.Replace(path, s.write); err != nil {
 		return fmt.Errorf("save snapshot %s: %w", path, err)
 	}
 	return nil
-}
-
-func (s *Store) save(path string) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // fails once renamed, which is the commit point
-	if err := s.write(f); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := f.Sync(); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 func (s *Store) write(f io.Writer) error {

@@ -43,15 +43,15 @@ func (s *Store) Apply(ev Event) bool {
 // Changes takes an event in and returns what it changed, as events: none for
 // an object that is the same as before; and for a kind's first Synced, a Delete
 // for each object that only the snapshot knew, before the Synced itself. A
-// Problem changes nothing.
+// Problem changes nothing; an object that it names is still there, so what the
+// snapshot has of it stays.
 func (s *Store) Changes(ev Event) []Event {
-	if ev.Op == Problem {
-		return nil
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sh := s.shelf(ev.Kind)
 	switch ev.Op {
+	case Problem:
+		delete(sh.unconfirmed, ev.Key)
 	case Upsert:
 		return sh.upsert(ev)
 	case Delete:

@@ -150,6 +150,27 @@ func TestSnapshotRestoresAndReconciles(t *testing.T) {
 	}
 }
 
+func TestSnapshotOfWhatCannotBeRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "snapshot")
+	before := NewStore()
+	before.Apply(upsert(service("web", "5")))
+	if err := before.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	after, err := LoadStore(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after.Apply(Event{Op: Problem, Kind: KindService, Key: Key{"shop", "web"}, Err: errors.New("half a file")})
+	after.Apply(Event{Op: Synced, Kind: KindService})
+	if after.Len(KindService) != 1 {
+		t.Error("the last good version of an object that can't be read now is gone")
+	}
+	if !after.Apply(Event{Op: Delete, Kind: KindService, Key: Key{"shop", "web"}}) {
+		t.Error("it can't be deleted afterwards")
+	}
+}
+
 func TestLoadStoreWithoutSnapshot(t *testing.T) {
 	s, err := LoadStore(filepath.Join(t.TempDir(), "none"))
 	if err != nil || s == nil {
