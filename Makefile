@@ -25,7 +25,7 @@ verify-generate: ## check that what is committed is what generate makes
 
 demo: build ## two nodes, a web application and its database, a client outside
 	@test/deps.sh
-	@$(GOBUILD) -o bin/ ./test/demo ./test/app/web
+	@$(GOBUILD) -o bin/ ./test/demo ./test/site/runtime ./test/app/web
 	@bin/demo
 
 test: build ## everything: unit, namespaces, rules, demo and its broken twin, a real cluster
@@ -37,7 +37,7 @@ e2e: build ## the real cluster alone
 
 bench: build ## measurements beside their peers: name value unit peer value ratio
 	@test/deps.sh
-	@$(GOBUILD) -o bin/ ./test/bench
+	@$(GOBUILD) -o bin/ ./test/bench ./test/site/runtime
 	@bin/bench
 
 lint: ## linters beyond gofmt and vet, which test runs

@@ -8,29 +8,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	discoveryv1 "k8s.io/api/discovery/v1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/patchbay-net/patchbay/test/netlab"
 	"github.com/patchbay-net/patchbay/test/packet"
+	"github.com/patchbay-net/patchbay/test/site"
 )
-
-func TestSliceIsAnEndpointSlice(t *testing.T) {
-	a := &node{Node: &netlab.Node{Name: "node-a"}}
-	pods := []*pod{{name: "web-1", node: a, addr: netip.MustParseAddr("10.244.0.2")}}
-	for _, tt := range []struct {
-		name string
-		pods []*pod
-	}{{"none", nil}, {"one", pods}} {
-		var got discoveryv1.EndpointSlice
-		if err := yaml.UnmarshalStrict([]byte(sliceYAML("web", "http", 8080, tt.pods)), &got); err != nil {
-			t.Fatalf("%s: %v", tt.name, err)
-		}
-		if len(got.Endpoints) != len(tt.pods) || got.Labels[discoveryv1.LabelServiceName] != "web" {
-			t.Errorf("%s: got %+v", tt.name, got)
-		}
-	}
-}
 
 func TestShares(t *testing.T) {
 	results := []served{{pod: "a"}, {pod: "a"}, {pod: "b"}, {pod: "c"}}
@@ -47,7 +29,7 @@ func TestFrontendKey(t *testing.T) {
 }
 
 func TestRepliesOf(t *testing.T) {
-	vip, client := netip.MustParseAddr("192.168.50.200"), netip.MustParseAddr(clientAddress)
+	vip, client := netip.MustParseAddr("192.168.50.200"), netip.MustParseAddr(site.ClientAddress)
 	reply := netlab.Frame{Outgoing: true, Data: packet.Build(packet.Eth{}, packet.IPv4{Src: vip, Dst: client}, packet.TCP{Src: 80, Dst: 40000})}
 	request := netlab.Frame{Outgoing: true, Data: packet.Build(packet.Eth{}, packet.IPv4{Src: client, Dst: vip}, packet.TCP{Src: 40000, Dst: 80})}
 	if !repliesOf(vip, true)(reply) || repliesOf(vip, false)(reply) || repliesOf(vip, true)(request) {

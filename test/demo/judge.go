@@ -11,15 +11,16 @@ import (
 	"time"
 
 	"github.com/patchbay-net/patchbay/test/netlab"
+	"github.com/patchbay-net/patchbay/test/site"
 )
 
 // leastShare is the least that each web pod serves of the requests that it shares, in per cent.
 const leastShare = 20
 
 // announcer returns the node whose external NIC the client knows the address by.
-func (s *scene) announcer() *node {
-	known := s.device.client.Exec(s, "ip", "neigh", "show", s.vip.String())
-	for _, n := range s.nodes {
+func (s *scene) announcer() *site.Node {
+	known := s.Client.Exec(s, "ip", "neigh", "show", s.vip.String())
+	for _, n := range s.Nodes {
 		mac := n.Net.MAC(s, "eth1")
 		if strings.Contains(known, net.HardwareAddr(mac[:]).String()) {
 			return n
@@ -39,7 +40,7 @@ func (s *scene) judge(results []served, phases []phase) {
 			if first == nil {
 				first = fmt.Errorf("request %d: %w", i, r.err)
 			}
-		} else if r.client != clientAddress {
+		} else if r.client != site.ClientAddress {
 			others++
 		}
 	}
@@ -51,7 +52,7 @@ func (s *scene) judge(results []served, phases []phase) {
 			s.check(percent >= leastShare, "%s served %d of the %d requests %s the change: %d %%", name, shares[name], n, p.name, percent)
 		}
 	}
-	s.check(others == 0, "every pod saw the client's own address %s (others: %d)", clientAddress, others)
+	s.check(others == 0, "every pod saw the client's own address %s (others: %d)", site.ClientAddress, others)
 }
 
 // watched are the captures on every NIC that a reply could pass.
@@ -62,8 +63,8 @@ type watched struct {
 
 // watch captures on all NICs of the nodes and at the client.
 func (s *scene) watch() watched {
-	w := watched{client: netlab.NewCapture(s, s.device.client, "eth0"), nics: map[string]*netlab.Capture{}}
-	for _, n := range s.nodes {
+	w := watched{client: netlab.NewCapture(s, s.Client, "eth0"), nics: map[string]*netlab.Capture{}}
+	for _, n := range s.Nodes {
 		for _, nic := range []string{"eth0", "eth1"} {
 			w.nics[n.Name+" "+nic] = netlab.NewCapture(s, n.Net, nic)
 		}
@@ -97,14 +98,14 @@ func (s *scene) judgeReplies(w watched, connections int) {
 
 // judgeFromOutside checks that a client with routes to them reaches neither ClusterIPs nor pods.
 func (s *scene) judgeFromOutside() {
-	client, via := s.device.client, s.owner.addrs["external"]
+	client, via := s.Client, s.owner.External
 	before := s.drops()
 	for _, prefix := range []string{"10.96.0.0/16", "10.244.0.0/16"} {
 		client.Route(s, prefix, via, "eth0")
 	}
-	targets := map[string]string{"ClusterIP of web": webIP + ":80"}
+	targets := map[string]string{"ClusterIP of web": webService().ClusterIP + ":80"}
 	for name, p := range s.web {
-		targets["pod "+name] = netip.AddrPortFrom(p.addr, 8080).String()
+		targets["pod "+name] = netip.AddrPortFrom(p.Addr, 8080).String()
 	}
 	for what, address := range targets {
 		err := client.Do(func() error {
@@ -122,5 +123,5 @@ func (s *scene) judgeFromOutside() {
 
 // drops is what the owner's datapath has counted as dropped.
 func (s *scene) drops() string {
-	return s.owner.Exec(s, s.program("patchbayctl"), "drops", "-o", "json")
+	return s.owner.Exec(s, s.Program("patchbayctl"), "drops", "-o", "json")
 }

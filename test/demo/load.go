@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/patchbay-net/patchbay/test/netlab"
+	"github.com/patchbay-net/patchbay/test/site"
 )
 
 // The load: so many requests, one begun at each tick, each over a connection of its own.
@@ -41,7 +42,7 @@ type load struct {
 // startLoad starts sending the requests.
 func startLoad(client *netlab.Namespace, address netip.Addr) *load {
 	l := &load{url: fmt.Sprintf("http://%s/", address), results: make([]served, requests), done: make(chan struct{})}
-	l.client = http.Client{Timeout: patience, Transport: transport(client)}
+	l.client = http.Client{Timeout: patience, Transport: site.Transport(client)}
 	go l.run()
 	return l
 }

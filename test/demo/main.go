@@ -26,9 +26,6 @@ const insideEnv = "PATCHBAY_DEMO_INSIDE"
 func main() { os.Exit(run()) }
 
 func run() int {
-	if len(os.Args) > 1 && os.Args[1] == "cni" {
-		return callCNI(os.Args[2:])
-	}
 	if os.Getenv(insideEnv) != "" {
 		return play()
 	}

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/patchbay-net/patchbay/test/site"
 )
 
 // column is the width of a node in the picture.
@@ -18,22 +20,22 @@ func (s *scene) draw(results []served) {
 	for _, r := range results {
 		total[r.pod]++
 	}
-	columns := make([][]string, len(s.nodes))
-	for i, n := range s.nodes {
-		lines := []string{fmt.Sprintf("%-6s eth1 %s", n.Name, n.addrs["external"])}
+	columns := make([][]string, len(s.Nodes))
+	for i, n := range s.Nodes {
+		lines := []string{fmt.Sprintf("%-6s eth1 %s", n.Name, n.External)}
 		if n == s.owner {
 			lines = append(lines, fmt.Sprintf("       announces %s", s.vip))
 		}
-		for _, name := range slices.Sorted(maps.Keys(n.pods)) {
-			line := fmt.Sprintf("  %-10s %s", name, n.pods[name].addr)
+		for _, name := range slices.Sorted(maps.Keys(n.Pods)) {
+			line := fmt.Sprintf("  %-10s %s", name, n.Pods[name].Addr)
 			if total[name] > 0 {
 				line += fmt.Sprintf("  served %d", total[name])
 			}
 			lines = append(lines, line)
 		}
-		columns[i] = append(lines, fmt.Sprintf("       eth0 %s", n.addrs["internal"]))
+		columns[i] = append(lines, fmt.Sprintf("       eth0 %s", n.Internal))
 	}
-	fmt.Printf("\n   client %s  --  http://%s/\n      |\n", clientAddress, s.vip)
+	fmt.Printf("\n   client %s  --  http://%s/\n      |\n", site.ClientAddress, s.vip)
 	fmt.Println("   port 3 == external switch (pb-ext) ======================================")
 	for _, line := range sideBySide(columns) {
 		fmt.Println("   " + line)

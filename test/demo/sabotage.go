@@ -18,7 +18,9 @@ const pinnedFrontends = "/sys/fs/bpf/patchbay/v1/frontends"
 func (s *scene) sabotage() {
 	var entries []struct{ Key []string }
 	dump := s.owner.Exec(s, "bpftool", "-j", "map", "dump", "pinned", pinnedFrontends)
-	s.must(json.Unmarshal([]byte(dump), &entries), "read "+pinnedFrontends)
+	if err := json.Unmarshal([]byte(dump), &entries); err != nil {
+		s.Fatalf("sabotage: read %s: %v", pinnedFrontends, err)
+	}
 	want := frontendKey(s.vip)
 	for _, e := range entries {
 		key := bare(e.Key)

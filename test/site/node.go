@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package site
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/patchbay-net/patchbay/test/netlab"
+)
+
+// podConf is the configuration list that the agent writes for the node's runtime.
+const podConf = "/etc/cni/net.d/00-patchbay.conflist"
+
+// Node is a node of the cluster: eth0 on the internal switch, eth1 on the external one.
+type Node struct {
+	*netlab.Node
+	// Internal and External are the node's addresses on the two switches.
+	Internal, External netip.Addr
+	Pods               map[string]*Pod
+
+	site  *Site
+	agent *netlab.Process
+}
+
+// StartNode raises a node with a leg on both switches and its agent.
+func (s *Site) StartNode(name string) *Node {
+	s.tb.Helper()
+	n := &Node{Node: netlab.StartNode(s.tb, name), Pods: map[string]*Pod{}, site: s}
+	addrs := s.join(n.Node)
+	n.Internal, n.External = addrs["internal"], addrs["external"]
+	s.Declare("node-"+name, nodeYAML(name, fmt.Sprintf("10.244.%d.0/24", len(s.Nodes)), n.Internal))
+	s.Nodes = append(s.Nodes, n)
+	s.installCNI(n.Node)
+	s.write(n.Path("/etc/patchbay/config.yaml"), s.config(name, "nics: [{name: eth0, role: internal}, {name: eth1, role: external}]"))
+	n.StartAgent()
+	return n
+}
+
+// StartAgent starts the node's agent, as its supervisor does.
+func (n *Node) StartAgent() {
+	n.agent = n.Start(n.site.tb, netlab.Spec{Args: []string{n.site.Program("patchbayd")}, Log: n.site.log(n.Name)})
+}
+
+// Agent is the node's agent.
+func (n *Node) Agent() *netlab.Process { return n.agent }
+
+// StartController starts the cluster's controller on the node.
+func (n *Node) StartController() *netlab.Process {
+	return n.Start(n.site.tb, netlab.Spec{Args: []string{n.site.Program("patchbay-controller")}, Log: n.site.log("controller")})
+}
+
+// WaitReady waits until the agent has told the runtime of the network.
+func (n *Node) WaitReady() {
+	n.site.tb.Helper()
+	netlab.WaitFor(n.site.tb, 30*time.Second, "the agent of "+n.Name, func() error {
+		_, err := os.Stat(n.Path(podConf))
+		return err
+	})
+}
+
+// nodeYAML is a node as Kubernetes would show it.
+func nodeYAML(name, podCIDR string, internal netip.Addr) string {
+	return fmt.Sprintf(`
+apiVersion: v1
+kind: Node
+metadata: {name: %s, labels: {kubernetes.io/hostname: %s}}
+spec: {podCIDR: %s, podCIDRs: [%s]}
+status:
+  addresses: [{type: InternalIP, address: %s}, {type: Hostname, address: %s}]
+  conditions: [{type: Ready, status: "True"}]
+`, name, name, podCIDR, podCIDR, internal, name)
+}
+
+// attachment is a leg or a pod's interface, as a runtime names it.
+type attachment struct {
+	conf, container, netns, ifName string // paths are inside the node
+}
+
+func (a attachment) args(verb string) []string {
+	return []string{verb, a.conf, a.container, a.netns, a.ifName}
+}
+
+// attach has the node's runtime add an attachment and returns its IPv4 address.
+func (s *Site) attach(node *netlab.Node, a attachment) netip.Addr {
+	s.tb.Helper()
+	cmd := node.Command(s.Program("runtime"), a.args("add")...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		s.tb.Fatalf("CNI ADD of %s %s on %s: %v: %s", a.container, a.ifName, node.Name, err, &stderr)
+	}
+	var result types100.Result
+	s.must(json.Unmarshal(out, &result), "result of CNI ADD")
+	for _, ip := range result.IPs {
+		if addr, ok := netip.AddrFromSlice(ip.Address.IP); ok && addr.Unmap().Is4() {
+			return addr.Unmap()
+		}
+	}
+	s.tb.Fatalf("CNI ADD of %s on %s gave no IPv4 address: %s", a.container, node.Name, out)
+	return netip.Addr{}
+}
+
+// detach has the node's runtime delete an attachment.
+func (s *Site) detach(node *netlab.Node, a attachment) {
+	s.tb.Helper()
+	node.Exec(s.tb, s.Program("runtime"), a.args("del")...)
+}
+
+// Pod is a process with a network namespace of its own that was added by CNI.
+type Pod struct {
+	Name string
+	Node *Node
+	Addr netip.Addr
+
+	process *netlab.Process
+}
+
+// StartPod adds a pod to the node's network and starts a program in it.
+func (n *Node) StartPod(name string, args ...string) *Pod {
+	n.site.tb.Helper()
+	p := &Pod{Name: name, Node: n}
+	n.Exec(n.site.tb, "sh", "-c", `ip netns add "$0" && ip -n "$0" link set lo up`, name)
+	p.Addr = n.site.attach(n.Node, p.attachment())
+	p.process = n.Start(n.site.tb, netlab.Spec{
+		Args: args, Env: []string{"POD_NAME=" + name}, Cgroup: filepath.Join("pods", name), Netns: p.netns(), Log: n.site.log(name),
+	})
+	n.Pods[name] = p
+	return p
+}
+
+func (p *Pod) netns() string { return "/run/netns/" + p.Name }
+
+func (p *Pod) attachment() attachment {
+	return attachment{conf: podConf, container: p.Name, netns: p.netns(), ifName: "eth0"}
+}
+
+// Net is the pod's network namespace.
+func (p *Pod) Net() *netlab.Namespace {
+	return netlab.Open(p.Node.site.tb, p.Node.Path(p.netns()))
+}
+
+// Stop ends the pod as kubelet does: SIGTERM, time to drain, then its network.
+func (p *Pod) Stop() {
+	s := p.Node.site
+	s.tb.Helper()
+	s.must(p.process.Stop(10*time.Second), "stop "+p.Name)
+	s.detach(p.Node.Node, p.attachment())
+	p.Node.Exec(s.tb, "ip", "netns", "del", p.Name)
+	delete(p.Node.Pods, p.Name)
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package site
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/patchbay-net/patchbay/test/netlab"
+)
+
+// Namespace is where the Services are.
+const Namespace = "shop"
+
+// Service is a Service with one TCP port.
+type Service struct {
+	Name      string
+	ClusterIP string
+	Port      int
+	// TargetPort is the pods'.
+	TargetPort int
+	// LoadBalancer asks for an address outside.
+	LoadBalancer bool
+}
+
+// yaml is the Service as Kubernetes would show it.
+func (v Service) yaml() string {
+	kind := "type: ClusterIP"
+	if v.LoadBalancer {
+		kind = "type: LoadBalancer\n  loadBalancerClass: patchbay.net/lb"
+	}
+	return fmt.Sprintf(`
+apiVersion: v1
+kind: Service
+metadata: {name: %s, namespace: %s}
+spec:
+  %s
+  clusterIP: %s
+  clusterIPs: [%s]
+  ipFamilies: [IPv4]
+  ports: [{name: main, port: %d, targetPort: %d, protocol: TCP}]
+`, v.Name, Namespace, kind, v.ClusterIP, v.ClusterIP, v.Port, v.TargetPort)
+}
+
+// endpoints is the Service's EndpointSlice with the pods that are ready.
+func (v Service) endpoints(pods []*Pod) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: %s-1, namespace: %s, labels: {kubernetes.io/service-name: %s}}
+addressType: IPv4
+ports: [{name: main, port: %d, protocol: TCP}]
+endpoints:`, v.Name, Namespace, v.Name, v.TargetPort)
+	if len(pods) == 0 {
+		return b.String() + " []\n"
+	}
+	for _, p := range pods {
+		fmt.Fprintf(&b, `
+- addresses: [%s]
+  nodeName: %s
+  conditions: {ready: true, serving: true, terminating: false}
+  targetRef: {kind: Pod, name: %s, namespace: %s}`, p.Addr, p.Node.Name, p.Name, Namespace)
+	}
+	return b.String() + "\n"
+}
+
+// Serve declares a Service, or that its ready pods are now these.
+func (s *Site) Serve(v Service, pods ...*Pod) {
+	pods = slices.SortedFunc(slices.Values(pods), func(a, b *Pod) int { return strings.Compare(a.Name, b.Name) })
+	s.Declare("endpoints-"+v.Name, v.endpoints(pods))
+	s.Declare("service-"+v.Name, v.yaml())
+}
+
+// LoadBalancerIP waits for the address that the controller gives a Service, as its status says.
+func (s *Site) LoadBalancerIP(v Service) (addr netip.Addr) {
+	s.tb.Helper()
+	netlab.WaitFor(s.tb, 20*time.Second, "an address for Service "+v.Name, func() (err error) {
+		addr, err = s.statusOf(v.Name)
+		return err
+	})
+	return addr
+}
+
+// statusOf reads a Service's address from the status folder.
+func (s *Site) statusOf(name string) (netip.Addr, error) {
+	paths, err := filepath.Glob(filepath.Join(s.status(), "*.yaml"))
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		for document := range strings.SplitSeq(string(text), "\n---\n") {
+			var o struct {
+				Kind     string
+				Metadata struct{ Name string }
+				Status   struct {
+					LoadBalancer struct{ Ingress []struct{ IP string } }
+				}
+			}
+			if yaml.Unmarshal([]byte(document), &o) == nil && o.Kind == "Service" && o.Metadata.Name == name && len(o.Status.LoadBalancer.Ingress) > 0 {
+				return netip.ParseAddr(o.Status.LoadBalancer.Ingress[0].IP)
+			}
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("no address in the status of Service %s", name)
+}
+
+// Transport makes a connection for each request, from a network namespace.
+func Transport(ns *netlab.Namespace) http.RoundTripper {
+	return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+		err = ns.Do(func() error {
+			var d net.Dialer
+			conn, err = d.DialContext(ctx, network, address)
+			return err
+		})
+		return conn, err
+	}}
+}
+
+// Answers returns an error unless a URL answers 200 within a second to one in that namespace.
+func Answers(ns *netlab.Namespace, url string) error {
+	client := http.Client{Timeout: time.Second, Transport: Transport(ns)}
+	resp, err := client.Get(url)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	return nil
+}
