@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command patchbayd is the node agent, the controller and the command line in
-// one binary; the name that it is called by picks.
+// Command patchbayd is the node agent and the command line in one binary; the
+// name that it is called by picks.
 package main
 
 import (
@@ -9,10 +9,14 @@ import (
 	"path/filepath"
 
 	"github.com/patchbay-net/patchbay/cmd/internal/agent"
+	"github.com/patchbay-net/patchbay/cmd/internal/ctl"
 )
 
 func main() {
-	switch args := os.Args[1:]; filepath.Base(os.Args[0]) {
+	args := os.Args[1:]
+	switch filepath.Base(os.Args[0]) {
+	case "patchbayctl", "kubectl-patchbay":
+		os.Exit(ctl.Main(args))
 	default:
 		os.Exit(agent.Main(args))
 	}

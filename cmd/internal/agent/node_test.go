@@ -28,7 +28,7 @@ status: {addresses: [{type: InternalIP, address: 192.168.1.1}, {type: InternalIP
 ---
 apiVersion: v1
 kind: Node
-metadata: {name: node-b}
+metadata: {name: node-b, labels: {node.kubernetes.io/exclude-from-external-load-balancers: ""}}
 spec: {podCIDR: 10.244.1.0/24, podCIDRs: [10.244.1.0/24, "fd00:244:0:1::/120"]}
 status: {addresses: [{type: InternalIP, address: 192.168.1.2}, {type: InternalIP, address: "fd00:1::2"}]}
 ---
@@ -79,16 +79,17 @@ func startAgent(t *testing.T, cfg config.Config) (stop func()) {
 	}
 }
 
-// nodeNetwork makes eth0 on the node's network with a peer in it.
-func nodeNetwork(t *testing.T) (here, peer *netlab.Namespace) {
-	here, peer = netlab.Open(t, "/proc/self/ns/net"), netlab.New(t)
-	netlab.Wire(t, here, "eth0", peer, "eth0")
-	here.Addr(t, "eth0", "192.168.1.1/24")
-	here.Addr(t, "eth0", "fd00:1::1/64")
-	peer.Addr(t, "eth0", "192.168.1.2/24")
-	peer.Addr(t, "eth0", "fd00:1::2/64")
+// nodeNetwork makes eth0 on the node's network, with another node and somebody else on it.
+func nodeNetwork(t *testing.T) (here, outside *netlab.Namespace) {
+	here, peer, outside := netlab.Open(t, "/proc/self/ns/net"), netlab.New(t), netlab.New(t)
+	lan := netlab.NewSwitch(t)
+	for ns, host := range map[*netlab.Namespace]string{here: "1", peer: "2", outside: "50"} {
+		lan.Join(t, ns, "eth0")
+		ns.Addr(t, "eth0", "192.168.1."+host+"/24")
+		ns.Addr(t, "eth0", "fd00:1::"+host+"/64")
+	}
 	here.Route(t, "default", netip.MustParseAddr("192.168.1.2"), "eth0")
-	return here, peer
+	return here, outside
 }
 
 func writeObjects(t *testing.T, text string) config.Config {
@@ -108,7 +109,7 @@ func writeObjects(t *testing.T, text string) config.Config {
 
 func TestNode(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
-		here, peer := nodeNetwork(t)
+		here, _ := nodeNetwork(t)
 		before := here.Exec(t, "sh", "-c", "ip -br link; ip route; ip -6 route; nft list ruleset; find /sys/fs/bpf -mindepth 1")
 		cfg := writeObjects(t, nodeObjects)
 		stop := startAgent(t, cfg)
@@ -129,7 +130,6 @@ func TestNode(t *testing.T) {
 		if err != nil || !strings.Contains(string(conflist), "10.244.0.0/24") {
 			t.Errorf("conflist: %v\n%s", err, conflist)
 		}
-		_ = peer
 		for url, want := range map[string]string{"http://127.0.0.1:10256/healthz": "nodeEligible", "http://127.0.0.1:10249/metrics": "patchbay_ready 1"} {
 			if body := fetch(t, url); !strings.Contains(body, want) {
 				t.Errorf("%s lacks %q:\n%s", url, want, body)
