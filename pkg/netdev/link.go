@@ -152,27 +152,3 @@ func PodLinks() (map[string]Link, error) {
 	}
 	return pods, nil
 }
-
-// PodAddrs returns the addresses that routes lead to pods' host ends for, each
-// with the host end's name.
-func PodAddrs() (map[netip.Addr]string, error) {
-	links, err := PodLinks()
-	if err != nil {
-		return nil, err
-	}
-	names := make(map[int]string, len(links))
-	for name, l := range links {
-		names[l.Index] = name
-	}
-	raw, err := Dump(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_ALL) })
-	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
-	}
-	addrs := make(map[netip.Addr]string)
-	for _, r := range raw {
-		if name := names[r.LinkIndex]; name != "" && toPrefix(r.Dst).IsSingleIP() {
-			addrs[toPrefix(r.Dst).Addr()] = name
-		}
-	}
-	return addrs, nil
-}

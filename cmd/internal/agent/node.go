@@ -20,6 +20,7 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/metrics"
 	"github.com/patchbay-net/patchbay/pkg/monitor"
 	"github.com/patchbay-net/patchbay/pkg/netdev"
+	"github.com/patchbay-net/patchbay/pkg/netdev/podlink"
 	"github.com/patchbay-net/patchbay/pkg/netdev/switches"
 	"github.com/patchbay-net/patchbay/pkg/netdev/watch"
 	"github.com/patchbay-net/patchbay/pkg/reconcile"
@@ -44,7 +45,7 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	sender := announce.NewSender(log)
 	r := reconcile.New(reconcile.Options{
 		Config: cfg, Datapath: dp, Writer: writer, Sender: sender, Members: announce.Static{}, Version: version(), Log: log,
-		Leases: store.New(cfg.Paths.Leases(), store.Options{InUse: netdev.PodAddrs, Damaged: func(err error) { log.Warn("leases", "err", err) }}),
+		Leases: store.New(cfg.Paths.Leases(), store.Options{InUse: podlink.Addrs, Damaged: func(err error) { log.Warn("leases", "err", err) }}),
 	})
 	checks, counters := monitor.NewChecks(r.Synced, log), metrics.New(r)
 	r.OnServices, r.OnPass = checks.Set, counters.Pass

@@ -54,6 +54,7 @@ func config() Config {
 		c.Pods = append(c.Pods, netip.MustParsePrefix(s))
 	}
 	c.Exclude = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("192.168.1.2/32")}
+	c.NICs = []NIC{{1, []netip.Addr{netip.MustParseAddr("192.168.1.1")}}}
 	c.Masquerade, c.TunnelPort, c.NodePorts = true, 4789, [2]uint16{30000, 32767}
 	return c
 }
@@ -66,6 +67,9 @@ func TestApply(t *testing.T) {
 			t.Fatal(err)
 		}
 		first := handle()
+		if !strings.Contains(first, `"lo" : 192.168.1.1`) {
+			t.Errorf("the NIC isn't in the table:\n%s", first)
+		}
 		for _, want := range []string{"snat ip to oif map @nics4:1024-4788", "4790-29999", "snat ip6 to oif map @nics6:32768-65535", "notrack"} {
 			if !strings.Contains(first, want) {
 				t.Errorf("table lacks %q:\n%s", want, first)

@@ -148,7 +148,7 @@ func (b *builder) set(name string, key nftables.SetDatatype, prefixes []netip.Pr
 
 // addrMap maps the index of a NIC to its address of the family.
 func (b *builder) addrMap(name string, f family, nics []NIC) *nftables.Set {
-	set := &nftables.Set{Table: b.table, Name: name, IsMap: true, KeyType: nftables.TypeIFIndex, DataType: f.keyType}
+	set := &nftables.Set{Table: b.table, Name: name, IsMap: true, KeyType: nftables.TypeIFIndex, DataType: f.keyType, KeyByteOrder: binaryutil.NativeEndian}
 	var elements []nftables.SetElement
 	for _, n := range nics {
 		if addr := n.addr(f.is4); addr.IsValid() {
