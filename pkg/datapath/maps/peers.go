@@ -28,6 +28,8 @@ func (m Peers) Set(peers []Peer) error {
 	for _, p := range peers {
 		key := objects.MapPeerKey{Addr: objects.Addr(p.Addr), Ifindex: uint32(p.IfIndex), Mac: p.MAC}
 		want[key] = objects.MapPeer{Node: objects.Addr(p.Addr)}
+		// What comes out of the tunnel has neither NIC nor MAC of the node.
+		want[objects.MapPeerKey{Addr: key.Addr}] = want[key]
 		if p.MAC != [6]byte{} {
 			// And once without address, for everything that isn't a tunnel packet.
 			want[objects.MapPeerKey{Ifindex: key.Ifindex, Mac: key.Mac}] = want[key]
