@@ -88,6 +88,7 @@ type Reconciler struct {
 	nics   []nic.NIC
 	macs   map[netdev.Neighbour][6]byte
 	net    plan.Network
+	input  service.Input // that frontends were last computed from
 	tunnel datapath.Tunnel
 	groups map[int]bool // links with groups of ours
 	marked time.Time    // when the ready file was last written

@@ -24,6 +24,7 @@ import (
 // applies what differs.
 func (r *Reconciler) syncServices() error {
 	in := r.serviceInput()
+	r.input = in
 	entries := service.Build(in)
 	problems := make(map[string]error)
 	r.mu.Lock()
@@ -43,7 +44,7 @@ func (r *Reconciler) syncServices() error {
 // where it is this node. What another node claimed while it was ours, and still
 // is, is told to the network anew.
 func (r *Reconciler) syncAddresses() error {
-	addresses := plan.Addresses(r.addressInput(r.serviceInput()))
+	addresses := plan.Addresses(r.addressInput(r.input))
 	had, err := r.Datapath.Announcements()
 	if err != nil {
 		return err
