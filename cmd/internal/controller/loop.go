@@ -28,6 +28,7 @@ type loop struct {
 	now       func() time.Time
 	log       *slog.Logger
 	addresses *addresses
+	synced    func() // told when all has been read; may be nil
 	failures  int
 }
 
@@ -95,6 +96,9 @@ func (l *loop) take(ev source.Event) {
 func (l *loop) reconcile(ctx context.Context) time.Duration {
 	if !l.store.Synced(kinds()...) {
 		return resync
+	}
+	if l.synced != nil {
+		l.synced()
 	}
 	again, err := l.addresses.reconcile(ctx, l.now())
 	if err != nil && ctx.Err() == nil {

@@ -41,8 +41,8 @@ func start(t *testing.T, c *cluster) (stop func()) {
 	}
 }
 
-// run has a controller work for a while.
-func run(t *testing.T, c *cluster) {
+// runFor has a controller work for a while.
+func runFor(t *testing.T, c *cluster) {
 	t.Helper()
 	defer start(t, c)()
 	time.Sleep(time.Second)
@@ -195,7 +195,7 @@ func TestLoopKeepsAddressesOfTheUnreadable(t *testing.T) {
 		c := newCluster()
 		c.put(pool("192.0.2.0/30"))
 		c.put(lb("web"))
-		run(t, c)
+		runFor(t, c)
 		c.remove(source.KindService, source.Key{Namespace: "default", Name: "web"})
 		l := newLoop(c, ourClass(), time.Now, slog.New(slog.DiscardHandler))
 		l.take(source.Event{Op: source.Problem, Err: errors.New("web.yaml: document 1: cut short")})
@@ -259,7 +259,7 @@ func TestLoopRestarts(t *testing.T) {
 		for i := range 5 {
 			c.put(lb(fmt.Sprint("old", i)))
 		}
-		run(t, c)
+		runFor(t, c)
 		for i := range 5 {
 			keep[fmt.Sprint("old", i)] = c.addrs(fmt.Sprint("old", i))
 		}
