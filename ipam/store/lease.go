@@ -4,13 +4,12 @@ package store
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"hash/fnv"
 	"net/netip"
 	"time"
 )
@@ -24,11 +23,14 @@ type Key struct {
 // String returns "container/interface".
 func (k Key) String() string { return k.ContainerID + "/" + k.IfName }
 
-// Link returns the name of the host end of the attachment's veth: "pb" and 11
-// hex digits.
+// Link returns the name of the host end of the attachment's veth: "pb" and the
+// first 11 hex digits of the key's FNV-1a hash. A stronger hash would serve no
+// one, whoever can choose a container's id is root; and the library's SHA-256
+// is a twentieth of a CNI binary.
 func (k Key) Link() string {
-	sum := sha256.Sum256([]byte(k.String()))
-	return "pb" + hex.EncodeToString(sum[:])[:11]
+	hash := fnv.New64a()
+	hash.Write([]byte(k.String()))
+	return fmt.Sprintf("pb%016x", hash.Sum64())[:13]
 }
 
 // bytes returns the key as it is stored. Neither part may contain a NUL.

@@ -87,7 +87,7 @@ func TestErrors(t *testing.T) {
 	}{
 		{"code kept", func() error { return client.AddEndpoint(t.Context(), Endpoint{}) }, Error{Code: CodeTryLater, Msg: "add: not synced"}},
 		{"plain error", func() error { return client.DeleteEndpoint(t.Context(), EndpointDelete{}) }, Error{Code: CodeInternal, Msg: "plain"}},
-		{"panic", func() error { return client.GC(t.Context(), nil) }, Error{Code: CodeInternal, Msg: "agent: panic: oops"}},
+		{"panic", func() error { return client.GC(t.Context(), "net", nil) }, Error{Code: CodeInternal, Msg: "agent: panic: oops"}},
 		{"unknown operation", func() error { _, err := client.Info(t.Context()); return err }, Error{Code: CodeUnknown, Msg: `unknown operation "info"`}},
 	}
 	for _, test := range tests {

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"time"
 )
 
@@ -40,9 +39,9 @@ func (c Client) CheckEndpoint(ctx context.Context, e Endpoint) error {
 	return c.call(ctx, OpEndpointCheck, e, nil)
 }
 
-// GC makes the agent remove every endpoint that is not in valid.
-func (c Client) GC(ctx context.Context, valid []EndpointKey) error {
-	return c.call(ctx, OpGC, GC{Valid: valid}, nil)
+// GC makes the agent remove every endpoint of a network that is not in valid.
+func (c Client) GC(ctx context.Context, network string, valid []EndpointKey) error {
+	return c.call(ctx, OpGC, GC{Network: network, Valid: valid}, nil)
 }
 
 // Status asks whether the agent can serve an ADD.
@@ -121,17 +120,11 @@ func (c Client) call(ctx context.Context, op Op, in, out any) error {
 
 // exchange writes one line and reads one.
 func (c Client) exchange(ctx context.Context, line []byte) ([]byte, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unix", c.path())
+	conn, err := dial(ctx, c.path())
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(deadline); err != nil {
-			return nil, err
-		}
-	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 

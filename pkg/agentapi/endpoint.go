@@ -17,6 +17,7 @@ type EndpointKey struct {
 // is in force. Adding the same endpoint again is no error: the last one counts.
 type Endpoint struct {
 	EndpointKey
+	Network      string       `json:"network"`      // the CNI network's name
 	Netns        string       `json:"netns"`        // path of the pod's network namespace
 	HostIfName   string       `json:"hostIfName"`   // the veth's host end
 	HostIfIndex  int          `json:"hostIfIndex"`  // its index in the node's namespace
@@ -46,10 +47,11 @@ type EndpointDelete struct {
 	Generation  uint64       `json:"generation,omitempty"`
 }
 
-// GC names all attachments that are still valid. The agent removes every other
-// endpoint and goes on after errors.
+// GC names all attachments of a network that are still valid. The agent removes
+// every other endpoint of that network and goes on after errors.
 type GC struct {
-	Valid []EndpointKey `json:"valid"`
+	Network string        `json:"network"`
+	Valid   []EndpointKey `json:"valid"`
 }
 
 // Status says whether the agent can serve an ADD now.

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"runtime/debug"
@@ -29,6 +28,13 @@ type Func func(ctx context.Context, body json.RawMessage) (any, error)
 // Handler serves requests by operation. What it lacks is answered with
 // CodeUnknown.
 type Handler map[Op]Func
+
+// Logger is what Serve needs of a *slog.Logger: naming the type would link the
+// package into every CNI binary.
+type Logger interface {
+	Warn(msg string, args ...any)
+	Error(msg string, args ...any)
+}
 
 // None is the body of operations that take or return nothing.
 type None struct{}
@@ -68,7 +74,7 @@ func Listen(path string) (net.Listener, error) {
 // Serve answers requests until ctx ends, then closes the listener, waits for
 // the requests under way and returns nil. Another error of the listener ends
 // it too and is returned. Requests are served concurrently.
-func Serve(ctx context.Context, listener net.Listener, handler Handler, log *slog.Logger) error {
+func Serve(ctx context.Context, listener net.Listener, handler Handler, log Logger) error {
 	stop := context.AfterFunc(ctx, func() { listener.Close() })
 	defer stop()
 	var running sync.WaitGroup
@@ -91,7 +97,7 @@ func Serve(ctx context.Context, listener net.Listener, handler Handler, log *slo
 }
 
 // serve answers the one request of a connection.
-func serve(ctx context.Context, conn net.Conn, handler Handler, log *slog.Logger) error {
+func serve(ctx context.Context, conn net.Conn, handler Handler, log Logger) error {
 	if err := conn.SetReadDeadline(time.Now().Add(readTimeout)); err != nil {
 		return err
 	}
@@ -113,7 +119,7 @@ func serve(ctx context.Context, conn net.Conn, handler Handler, log *slog.Logger
 }
 
 // answer decodes a request, calls its Func and wraps what that returned.
-func (h Handler) answer(ctx context.Context, line []byte, log *slog.Logger) (response Response) {
+func (h Handler) answer(ctx context.Context, line []byte, log Logger) (response Response) {
 	defer func() {
 		if r := recover(); r != nil {
 			log.Error("agent api", "panic", r, "stack", string(debug.Stack()))

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/pkg/netdev"
+	"github.com/patchbay-net/patchbay/pkg/netdev/veth"
 	"github.com/patchbay-net/patchbay/pkg/netns"
 )
 
@@ -36,8 +37,7 @@ type Link struct {
 // that is left from before is taken away first. If it can't make all, it
 // leaves nothing.
 func (l Link) Create() (index int, err error) {
-	veth, err := l.add()
-	if err != nil {
+	if err := l.add(); err != nil {
 		return 0, err
 	}
 	defer func() {
@@ -48,37 +48,30 @@ func (l Link) Create() (index int, err error) {
 	if err := l.configurePod(); err != nil {
 		return 0, err
 	}
-	return veth.Index, l.configureHost(veth.Index)
+	index, _, err = Index(l.HostName)
+	if err != nil {
+		return 0, err
+	}
+	return index, l.configureHost(index)
 }
 
 // add makes the veth.
-func (l Link) add() (*netlink.Veth, error) {
-	veth := l.veth()
-	err := netlink.LinkAdd(veth)
-	if errors.Is(err, unix.EEXIST) {
-		if err := Remove(l.HostName); err != nil {
-			return nil, err
-		}
-		veth = l.veth()
-		err = netlink.LinkAdd(veth)
+func (l Link) add() error {
+	pair := veth.Pair{
+		Name: l.HostName, MAC: HostMAC(l.HostName), MTU: l.MTU,
+		Peer: veth.Peer{Name: l.IfName, MAC: l.MAC, Netns: l.Netns.FD()},
 	}
-	if errors.Is(err, unix.EEXIST) {
-		return nil, fmt.Errorf("create %s in %s: %w", l.IfName, l.Netns.Path(), ErrTaken)
+	err := veth.Create(pair)
+	if !errors.Is(err, veth.ErrExists) {
+		return err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("create link %s: %w", l.HostName, err)
+	if err := Remove(l.HostName); err != nil {
+		return err
 	}
-	return veth, nil
-}
-
-func (l Link) veth() *netlink.Veth {
-	host := HostMAC(l.HostName)
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.HardwareAddr, attrs.Flags = l.HostName, l.MTU, host[:], net.FlagUp
-	return &netlink.Veth{
-		LinkAttrs: attrs, PeerName: l.IfName, PeerMTU: uint32(l.MTU),
-		PeerHardwareAddr: l.MAC[:], PeerNamespace: netlink.NsFd(l.Netns.FD()),
+	if err := veth.Create(pair); !errors.Is(err, veth.ErrExists) {
+		return err
 	}
+	return fmt.Errorf("create %s in %s: %w", l.IfName, l.Netns.Path(), ErrTaken)
 }
 
 // configurePod sets up the pod's end.

@@ -11,7 +11,8 @@
 package podlink
 
 import (
-	"crypto/sha256"
+	"encoding/binary"
+	"hash/fnv"
 	"net/netip"
 )
 
@@ -37,8 +38,9 @@ func PodMAC(hostName string) [6]byte { return derive(hostName, "pod") }
 
 // derive makes a locally administered unicast address.
 func derive(hostName, end string) (mac [6]byte) {
-	sum := sha256.Sum256([]byte(hostName + "/" + end))
-	copy(mac[:], sum[:])
+	hash := fnv.New64a()
+	hash.Write([]byte(end + "/" + hostName))
+	copy(mac[:], binary.BigEndian.AppendUint64(nil, hash.Sum64()))
 	mac[0] = mac[0]&^0x01 | 0x02
 	return mac
 }

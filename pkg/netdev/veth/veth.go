@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package veth makes veth pairs whose other end is born in its own namespace. It
+// speaks netlink by itself: the library's way would link the attributes of
+// every kind of link into a CNI binary.
+package veth
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// ErrExists is matched by Create's error if one of the ends has a name that is
+// taken in its namespace.
+var ErrExists = errors.New("link exists already")
+
+// Pair is a veth as it is wanted. This end is set up; the peer is not, the
+// kernel refuses that before both are there.
+type Pair struct {
+	Name   string // the end in this namespace
+	MAC    [6]byte
+	MTU    int // of both ends; zero: the kernel's
+	Master int // index of the bridge that this end is a port of; zero: none
+	Peer   Peer
+}
+
+// Peer is the end in the other namespace.
+type Peer struct {
+	Name  string
+	MAC   [6]byte
+	Netns int // a descriptor of the namespace
+}
+
+// Create makes the pair. A zero MAC lets the kernel choose.
+func Create(p Pair) error {
+	request := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+	info := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	info.Flags, info.Change = unix.IFF_UP, unix.IFF_UP
+	request.AddData(info)
+	for _, a := range p.attributes() {
+		request.AddData(a)
+	}
+	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
+	if errors.Is(err, unix.EEXIST) {
+		err = ErrExists
+	}
+	if err != nil {
+		return fmt.Errorf("create veth %s to %s: %w", p.Name, p.Peer.Name, err)
+	}
+	return nil
+}
+
+func (p Pair) attributes() []*nl.RtAttr {
+	attrs := common(p.Name, p.MAC, p.MTU)
+	if p.Master != 0 {
+		attrs = append(attrs, nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(p.Master))))
+	}
+	link := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	link.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("veth"))
+	peer := link.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.VETH_INFO_PEER, nil)
+	nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
+	for _, a := range common(p.Peer.Name, p.Peer.MAC, p.MTU) {
+		peer.AddChild(a)
+	}
+	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(p.Peer.Netns)))
+	return append(attrs, link)
+}
+
+// common returns the attributes that both ends have.
+func common(name string, mac [6]byte, mtu int) []*nl.RtAttr {
+	attrs := []*nl.RtAttr{nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name))}
+	if mac != [6]byte{} {
+		attrs = append(attrs, nl.NewRtAttr(unix.IFLA_ADDRESS, mac[:]))
+	}
+	if mtu != 0 {
+		attrs = append(attrs, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
+	}
+	return attrs
+}
