@@ -3,14 +3,16 @@
 package main
 
 import (
+	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/patchbay-net/patchbay/test/netlab"
-	"github.com/patchbay-net/patchbay/test/packet"
 	"github.com/patchbay-net/patchbay/test/site"
 )
 
@@ -28,12 +30,37 @@ func TestFrontendKey(t *testing.T) {
 	}
 }
 
-func TestRepliesOf(t *testing.T) {
-	vip, client := netip.MustParseAddr("192.168.50.200"), netip.MustParseAddr(site.ClientAddress)
-	reply := netlab.Frame{Outgoing: true, Data: packet.Build(packet.Eth{}, packet.IPv4{Src: vip, Dst: client}, packet.TCP{Src: 80, Dst: 40000})}
-	request := netlab.Frame{Outgoing: true, Data: packet.Build(packet.Eth{}, packet.IPv4{Src: client, Dst: vip}, packet.TCP{Src: 40000, Dst: 80})}
-	if !repliesOf(vip, true)(reply) || repliesOf(vip, false)(reply) || repliesOf(vip, true)(request) {
-		t.Error("a reply, its direction or a request is taken for another")
+func TestReplies(t *testing.T) {
+	netlab.Require(t)
+	a, b := netlab.New(t), netlab.New(t)
+	netlab.Wire(t, a, "eth0", b, "eth0")
+	a.Addr(t, "eth0", "10.0.0.1/24")
+	b.Addr(t, "eth0", "10.0.0.2/24")
+	capture := netlab.NewCapture(t, b, "eth0")
+	err := b.Do(func() error {
+		l, err := net.Listen("tcp", "10.0.0.2:80")
+		if err == nil {
+			t.Cleanup(func() { l.Close() })
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := site.Answers(a, "http://10.0.0.2/"); err == nil {
+			t.Fatal("nobody answers here")
+		}
+	}
+	server, client := netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.1")
+	netlab.WaitFor(t, 2*time.Second, "captured replies", func() error {
+		if n := len(replies(capture, server, true)); n != 3 {
+			return fmt.Errorf("of %d connections", n)
+		}
+		return nil
+	})
+	if n := len(replies(capture, server, false)) + len(replies(capture, client, true)); n != 0 {
+		t.Errorf("the wrong way or from the client: %d connections", n)
 	}
 }
 

@@ -4,9 +4,12 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,7 +52,7 @@ func (s *scene) judge(results []served, phases []phase) {
 		shares, n := p.shares(results), p.to-p.from
 		for _, name := range p.pods {
 			percent := 100 * shares[name] / max(n, 1)
-			s.check(percent >= leastShare, "%s served %d of the %d requests %s the change: %d %%", name, shares[name], n, p.name, percent)
+			s.check(percent >= leastShare, "%s served %d of the %d requests %s: %d %%", name, shares[name], n, p.name, percent)
 		}
 	}
 	s.check(others == 0, "every pod saw the client's own address %s (others: %d)", site.ClientAddress, others)
@@ -72,27 +75,41 @@ func (s *scene) watch() watched {
 	return w
 }
 
-// repliesOf matches TCP frames that go the given way with vip as the source.
-func repliesOf(vip netip.Addr, outgoing bool) func(netlab.Frame) bool {
-	src := vip.As4()
-	return func(f netlab.Frame) bool {
-		const ethernet, protocol, source = 14, 23, 26
-		return f.Outgoing == outgoing && len(f.Data) > ethernet+20 && bytes.Equal(f.Data[12:14], []byte{8, 0}) &&
-			f.Data[protocol] == 6 && bytes.Equal(f.Data[source:source+4], src[:])
+// replies counts the TCP frames from vip that went the given way, by the
+// client's port, for connections whose first one, the SYN-ACK, was captured.
+func replies(c *netlab.Capture, vip netip.Addr, outgoing bool) map[uint16]int {
+	const ethernet, protocol, source, tcp = 14, 23, 26, 34
+	src, began := vip.As4(), map[uint16]int{}
+	for _, f := range c.Frames() {
+		if f.Outgoing != outgoing || len(f.Data) < tcp+20 || !bytes.Equal(f.Data[12:ethernet], []byte{8, 0}) ||
+			f.Data[protocol] != 6 || !bytes.Equal(f.Data[source:source+4], src[:]) {
+			continue
+		}
+		port := binary.BigEndian.Uint16(f.Data[tcp+2:])
+		if synAck := f.Data[tcp+13]&0x12 == 0x12; synAck || began[port] > 0 {
+			began[port]++
+		}
 	}
+	return began
 }
 
 // judgeReplies checks by which NIC the replies left.
 func (s *scene) judgeReplies(w watched, connections int) {
-	arrived := w.client.Count(repliesOf(s.vip, false))
 	owner := s.owner.Name + " eth1"
-	for name, capture := range w.nics {
-		left := capture.Count(repliesOf(s.vip, true))
-		if name == owner {
-			s.check(left == arrived && left >= connections, "all %d frames of replies left by %s, where the requests came in (%d)", arrived, name, left)
-			continue
+	var arrived map[uint16]int
+	netlab.WaitFor(s, 5*time.Second, "each reply that left by "+owner+" at the client, and no other", func() error {
+		arrived = replies(w.client, s.vip, false)
+		if left := replies(w.nics[owner], s.vip, true); !maps.Equal(arrived, left) {
+			return fmt.Errorf("replies of %d connections left, of %d arrived", len(left), len(arrived))
 		}
-		s.check(left == 0, "none left by %s (%d)", name, left)
+		return nil
+	})
+	s.check(len(arrived) == connections, "the replies of all %d connections left by %s, where the requests came in (%d)", connections, owner, len(arrived))
+	for _, name := range slices.Sorted(maps.Keys(w.nics)) {
+		if name != owner {
+			left := len(replies(w.nics[name], s.vip, true))
+			s.check(left == 0, "none left by %s (%d)", name, left)
+		}
 	}
 }
 

@@ -17,8 +17,8 @@ import (
 
 // When things happen, in requests begun.
 const (
-	addAt  = 100 // a pod is started
-	settle = 15  // requests begun before a change of endpoints has reached every node
+	addAt  = requests * 9 / 20 // a pod is started
+	settle = 15                // requests begun before a change of endpoints has reached every node
 )
 
 // scene is all that is up.
@@ -119,7 +119,7 @@ func (s *scene) run() ([]served, []phase) {
 	l := startLoad(s.Client, s.vip)
 	l.waitBegun(s.stage, addAt)
 	added := s.startWeb(s.Nodes[1], "web-4")
-	before := phase{name: "before", to: l.count(), pods: []string{"web-1", "web-2", "web-3"}}
+	before := phase{name: "before the change", to: l.count(), pods: []string{"web-2"}}
 
 	s.web["web-4"] = added
 	s.publish()
@@ -127,9 +127,10 @@ func (s *scene) run() ([]served, []phase) {
 	gone := s.web["web-2"]
 	delete(s.web, "web-2")
 	s.publish()
-	after := phase{name: "after", from: l.count() + settle, to: requests, pods: []string{"web-1", "web-3", "web-4"}}
+	after := phase{name: "after the change", from: l.count() + settle, to: requests, pods: []string{"web-4"}}
 	gone.Stop()
-	return l.finish(), []phase{before, after}
+	whole := phase{name: "in all", to: requests, pods: []string{"web-1", "web-3"}}
+	return l.finish(), []phase{whole, before, after}
 }
 
 // keep leaves all up until the demo is interrupted.
