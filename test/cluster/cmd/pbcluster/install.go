@@ -86,7 +86,7 @@ func (e *env) uninstall(ctx context.Context, l *lab.Lab) error {
 		[]string{"apply", "-f", e.deploy("uninstall.yaml")},
 		[]string{"-n", "patchbay-system", "rollout", "status", "daemonset/patchbay-cleanup", "--timeout=60s"},
 		[]string{"delete", "-f", e.deploy("uninstall.yaml"), "--cascade=foreground", "--timeout=60s"},
-		[]string{"delete", "-f", e.deploy("patchbay.yaml"), "-f", e.deploy("crds"), "--timeout=60s"})
+		[]string{"delete", "-f", e.deploy("patchbay.yaml"), "-f", e.deploy("crds"), "--ignore-not-found", "--timeout=60s"})
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func (e *env) uninstall(ctx context.Context, l *lab.Lab) error {
 // traces are commands that print what Patchbay has made on a node, each
 // nothing where it has been taken off.
 var traces = []string{
-	"ls -A /sys/fs/bpf",
+	"find /sys/fs/bpf -mindepth 1 ! -name '*.debug'",
 	"ip -o link show type vxlan",
 	"ip -o route show table all proto 80",
 	"ip -6 -o route show table all proto 80",
