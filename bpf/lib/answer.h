@@ -182,7 +182,8 @@ __noinline int answer_icmp_v6(struct __sk_buff *skb, struct pkt *p, int type)
 	if (type == ICMP6_TOO_BIG)
 		icmp.mtu6 = bpf_htonl(p->mtu);
 	else
-		icmp.code = ICMP6_PORT_UNREACHABLE;
+		icmp.code = p->answer == ANSWER_NOBODY ? ICMP6_ADDRESS_UNREACHABLE :
+							 ICMP6_PORT_UNREACHABLE;
 	sum = sum_pseudo(p, sizeof(icmp) + len, IPPROTO_ICMPV6) +
 	      sum_words(&icmp, sizeof(icmp) / 2) + sum_words(quote, sizeof(quote) / 2);
 	icmp.check = ~sum_fold16(sum);
@@ -223,17 +224,26 @@ __noinline int answer_echo(struct __sk_buff *skb, struct pkt *p)
 /* What the sender of a dropped packet is told; -1: nothing. */
 __noinline int answer(struct __sk_buff *skb, struct pkt *p)
 {
-	if (!p || !p->answer || p->flags & PKT_FRAGMENT || !may_answer())
+	int v4 = p && p->family == 4;
+
+	if (!p || p->flags & (PKT_FRAGMENT | PKT_ERROR) || p->tcp & TCP_RST || !may_answer())
 		return -1;
-	if (p->l4 != ETH_LEN + (p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)))
+	if (p->l4 != ETH_LEN + (v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)))
 		return -1; /* options, extension headers */
-	if (p->answer == ANSWER_TOO_BIG)
-		return p->family == 4 ? answer_icmp_v4(skb, p, ICMP_FRAG_NEEDED) :
-					answer_icmp_v6(skb, p, ICMP6_TOO_BIG);
-	if (p->t.proto == IPPROTO_TCP)
-		return p->tcp & TCP_RST ? -1 : answer_reset(skb, p);
-	if (p->t.proto == IPPROTO_ICMP || p->t.proto == IPPROTO_ICMPV6)
-		return -1;
-	return p->family == 4 ? answer_icmp_v4(skb, p, ICMP_PORT_UNREACHABLE) :
-				answer_icmp_v6(skb, p, ICMP6_UNREACHABLE);
+	switch (p->answer) {
+	case ANSWER_TOO_BIG:
+		return v4 ? answer_icmp_v4(skb, p, ICMP_FRAG_NEEDED) :
+			    answer_icmp_v6(skb, p, ICMP6_TOO_BIG);
+	case ANSWER_NOBODY:
+		return v4 ? answer_icmp_v4(skb, p, ICMP_HOST_UNREACHABLE) :
+			    answer_icmp_v6(skb, p, ICMP6_UNREACHABLE);
+	case ANSWER_REFUSE:
+		if (p->t.proto == IPPROTO_TCP)
+			return answer_reset(skb, p);
+		if (p->t.proto == IPPROTO_ICMP || p->t.proto == IPPROTO_ICMPV6)
+			return -1;
+		return v4 ? answer_icmp_v4(skb, p, ICMP_PORT_UNREACHABLE) :
+			    answer_icmp_v6(skb, p, ICMP6_UNREACHABLE);
+	}
+	return -1;
 }

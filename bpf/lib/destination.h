@@ -82,6 +82,7 @@ __noinline int from_pod(struct __sk_buff *skb, struct pkt *p)
 	r = route_of(&p->t.daddr);
 	switch (kind_of(r)) {
 	case ROUTE_LOCAL_PODS:
+		p->answer = ANSWER_NOBODY;
 		return -DROP_NO_POD;
 	case ROUTE_PODS:
 		return -DROP_NO_ROUTE;
@@ -129,8 +130,10 @@ __noinline int from_network(struct __sk_buff *skb, struct pkt *p)
 		if (!from_peer(p))
 			return -DROP_POD_OUTSIDE;
 		ep = bpf_map_lookup_elem(&endpoints, &p->t.daddr);
-		if (!ep)
+		if (!ep) {
+			p->answer = ANSWER_NOBODY;
 			return -DROP_NO_POD;
+		}
 		if (!(p->flags & PKT_CLUSTER))
 			ret = remember_way(p);
 		return ret ? ret : deliver(skb, p, ep);

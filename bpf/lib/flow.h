@@ -64,10 +64,20 @@ static __always_inline bool flow_alive(const struct flow *f, __u8 proto, __u32 n
 	return now - f->seen <= limit;
 }
 
-/* A SYN on a closed connection begins another one. */
+/*
+ * A SYN on a closed connection begins another one; so it does if the backend
+ * went, which may have had no time to close.
+ */
 static __always_inline bool flow_reused(const struct flow *f, __u8 tcp)
 {
-	return f->flags & FLOW_CLOSING && (tcp & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	const struct backend *b;
+
+	if ((tcp & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+		return false;
+	if (f->flags & (FLOW_CLOSING | FLOW_REPLY))
+		return f->flags & FLOW_CLOSING;
+	b = service_backend(f->backend);
+	return !b || b->service != f->service || b->flags & BACKEND_GONE;
 }
 
 static __always_inline void flow_forget(const struct flow_key *k, struct flow *f)

@@ -32,6 +32,7 @@ _Static_assert(sizeof(struct icmp) == 8, "icmp");
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETER 12
 
+#define ICMP_HOST_UNREACHABLE 1
 #define ICMP_PORT_UNREACHABLE 3
 #define ICMP_FRAG_NEEDED 4
 
@@ -40,6 +41,7 @@ _Static_assert(sizeof(struct icmp) == 8, "icmp");
 #define ICMP6_INFORMATIONAL 128 /* errors are below */
 #define ICMP6_ECHO 128
 #define ICMP6_ECHO_REPLY 129
+#define ICMP6_ADDRESS_UNREACHABLE 3
 #define ICMP6_PORT_UNREACHABLE 4
 
 /* RFC 826, IPv4 over Ethernet. */

@@ -48,6 +48,7 @@ enum answer {
 	ANSWER_NONE = 0,
 	ANSWER_REFUSE = 1,  /* TCP RST or ICMP port unreachable */
 	ANSWER_TOO_BIG = 2, /* ICMP fragmentation needed or packet too big */
+	ANSWER_NOBODY = 3,  /* ICMP host or address unreachable */
 };
 
 #define TCP_FIN 0x01

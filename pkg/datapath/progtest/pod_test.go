@@ -29,6 +29,7 @@ func TestFromPod(t *testing.T) {
 	arp := func(sender netip.Addr) []byte {
 		return packet.Build(fromA, packet.ARP{Op: packet.ARPRequest, SenderMAC: macA, SenderIP: sender, TargetIP: nodeA})
 	}
+	nobody := packet.Build(fromA, packet.IPv4{Src: podA, Dst: podA2.Next()}, syn)
 	tooBig := packet.Build(fromA, remote, ack, big)
 	cases := []struct {
 		name    string
@@ -71,8 +72,10 @@ func TestFromPod(t *testing.T) {
 				packet.ICMP{Type: 3, Code: 4, Rest: 1450}, packet.Quote(tooBig, 40))},
 		{name: "too big, to be fragmented by the stack",
 			in: packet.Build(fromA, packet.IPv4{Src: podA, Dst: podC}, packet.UDP{Src: 1, Dst: 2}, big), verdict: pass},
-		{name: "no pod has the address", in: packet.Build(fromA, packet.IPv4{Src: podA, Dst: podA2.Next()}, syn),
-			verdict: drop, reason: objects.MapDropReasonDROP_NO_POD},
+		{name: "no pod has the address", in: nobody,
+			verdict: redirect, mark: markSent, reason: objects.MapDropReasonDROP_NO_POD,
+			out: packet.Build(packet.Eth{Src: hostMAC, Dst: macA}, packet.IPv4{Src: podA2.Next(), Dst: podA, DF: true},
+				packet.ICMP{Type: 3, Code: 1}, packet.Quote(nobody, 0))},
 		{name: "no node has the range", in: packet.Build(fromA, packet.IPv4{Src: podA, Dst: netip.MustParseAddr("10.244.9.9")}, syn),
 			verdict: drop, reason: objects.MapDropReasonDROP_NO_ROUTE},
 		{name: "no such Service", in: packet.Build(fromA, packet.IPv4{Src: podA, Dst: netip.MustParseAddr("10.96.9.9")}, syn),

@@ -124,6 +124,14 @@ func TestConfirmation(t *testing.T) {
 	answer(packet.RST)
 	send(packet.SYN)
 	want("RST, SYN", 0, 2)
+
+	answer(packet.SYN | packet.ACK)
+	send(packet.ACK)
+	n.put("backends", uint32(1), objects.MapBackend{Addr: objects.Addr(podA2), Port: objects.Port(80), Service: 1, Flags: 2})
+	send(packet.ACK)
+	want("ACK to a backend that is leaving", 2, 0)
+	send(packet.SYN)
+	want("SYN to a backend that is leaving", 0, 2)
 }
 
 func TestWithoutBackends(t *testing.T) {
