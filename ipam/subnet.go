@@ -56,6 +56,15 @@ func (s Subnet) usable() (Range, error) {
 	return r, nil
 }
 
+// GatewayOrFirst returns the gateway, or the first usable address of a subnet
+// without one: the custom of bridges. Too small a subnet has none.
+func (s Subnet) GatewayOrFirst() netip.Addr {
+	if s.Gateway.IsValid() || !s.Prefix.IsValid() || s.Prefix.Addr().BitLen()-s.Prefix.Bits() < 2 {
+		return s.Gateway
+	}
+	return s.defaults().First
+}
+
 // defaults returns the addresses that hosts of the subnet may have.
 func (s Subnet) defaults() Range {
 	r := PrefixRange(s.Prefix)

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ipam
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+)
+
+// Main is the plugin's program. It exits by itself with an error.
+func Main() {
+	skel.PluginMainFuncs(skel.CNIFuncs{Add: add, Del: Del, Check: Check, Status: Status, GC: GC},
+		version.PluginSupports("0.4.0", "1.0.0", "1.1.0"), "patchbay-ipam: addresses out of ranges, leases on the node")
+}
+
+func add(args *skel.CmdArgs) error {
+	result, err := Add(args)
+	if err != nil {
+		return err
+	}
+	var conf struct {
+		Version string `json:"cniVersion"`
+	}
+	if err := json.Unmarshal(args.StdinData, &conf); err != nil {
+		return CNIError(fmt.Errorf("%w: %w", ErrConf, err))
+	}
+	return types.PrintResult(result, conf.Version)
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pod
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/skel"
+
+	"github.com/patchbay-net/patchbay/plugins/ipam"
+)
+
+func call(stdin string) *skel.CmdArgs {
+	return &skel.CmdArgs{ContainerID: "c1", IfName: "eth0", Netns: "/run/netns/x", StdinData: []byte(stdin)}
+}
+
+func TestParse(t *testing.T) {
+	tests := []struct{ name, conf, want string }{
+		{"plain", `"ipam":{"type":"x"}`, ""},
+		{"all keys", `"mtu":9000,"agentSocket":"/a","readyFile":"/b","dns":{},"args":{},"cni.dev/new":1,"ipam":{"type":"x"},"capabilities":{"ips":true,"mac":true,"bandwidth":false},"runtimeConfig":{"ips":[],"mac":""}`, ""},
+		{"no IPAM", `"mtu":1500`, "ipam has no type"},
+		{"unknown key", `"mtuu":1500,"ipam":{"type":"x"}`, `"mtuu"`},
+		{"wrong type", `"mtu":"1500","ipam":{"type":"x"}`, "mtu"},
+		{"MTU too small", `"mtu":67,"ipam":{"type":"x"}`, "67"},
+		{"MTU too large", `"mtu":70000,"ipam":{"type":"x"}`, "70000"},
+		{"relative socket", `"agentSocket":"a.sock","ipam":{"type":"x"}`, `agentSocket "a.sock"`},
+		{"port mappings", `"capabilities":{"portMappings":true},"ipam":{"type":"x"}`, `"portMappings"`},
+		{"bandwidth", `"runtimeConfig":{"bandwidth":{"ingressRate":1}},"ipam":{"type":"x"}`, `"bandwidth"`},
+		{"MAC of a group", `"runtimeConfig":{"mac":"01:00:5e:00:00:01"},"ipam":{"type":"x"}`, "01:00:5e:00:00:01"},
+		{"no MAC", `"runtimeConfig":{"mac":"hello"},"ipam":{"type":"x"}`, "hello"},
+		{"bad previous result", `"prevResult":{"ips":7},"ipam":{"type":"x"}`, "prevResult"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			args := call(`{"cniVersion":"1.1.0","name":"n","type":"patchbay",` + test.conf + `}`)
+			_, err := parse(args, strict)
+			if test.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if !errors.Is(err, ipam.ErrConf) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error = %v, want ErrConf and %q", err, test.want)
+			}
+			if _, err := parse(args, lenient); err != nil {
+				t.Errorf("lenient: %v, want nothing to hold up a DEL", err)
+			}
+		})
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(`{"cniVersion":"1.1.0","name":"n","type":"patchbay","mtu":1500,"ipam":{"type":"patchbay-ipam","ranges":[[{"subnet":"10.0.0.0/24"}]]},"prevResult":{"ips":[{"address":"10.0.0.1/24","interface":0}]}}`))
+	f.Add([]byte(`{"ipam":{"type":"patchbay-ipam"},"cni.dev/valid-attachments":[{"containerID":"a","ifname":"b"}]}`))
+	f.Fuzz(func(t *testing.T, stdin []byte) {
+		args := call(string(stdin))
+		for _, s := range []strictness{strict, lenient} {
+			c, err := parse(args, s)
+			if err != nil {
+				if !errors.Is(err, ipam.ErrConf) {
+					t.Errorf("error = %v, want ErrConf", err)
+				}
+				continue
+			}
+			if c.prev != nil {
+				c.previousAddrs()
+			}
+			if _, err := c.addresses(s); err != nil && !errors.Is(err, ipam.ErrConf) {
+				t.Errorf("addresses: %v, want ErrConf", err)
+			}
+		}
+	})
+}

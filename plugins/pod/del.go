@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pod
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/skel"
+
+	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/pkg/netdev/podlink"
+)
+
+// delTimeout bounds the agent's part of a DEL; removalTimeout is how long the
+// link may stay visible after the agent said that it removes it.
+const (
+	delTimeout     = 3 * time.Second
+	removalTimeout = time.Second
+)
+
+// del is the verb DEL. It goes on after an error, so that as much as possible
+// is gone, and may be called any number of times.
+func del(args *skel.CmdArgs) error {
+	c, err := parse(args, lenient)
+	if err != nil {
+		return err
+	}
+	source, err := c.addresses(lenient)
+	if err != nil {
+		return err
+	}
+	has, err := source.find()
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.detach(has), source.del())
+}
+
+// detach takes the interface away: the agent's entries, then the link.
+func (c *conf) detach(has leased) error {
+	name := c.key.Link()
+	index, _, err := podlink.Index(name)
+	if err != nil {
+		return err
+	}
+	if err := c.forget(index, has); err != nil {
+		// The agent reconciles when it is back: an endpoint without a link is none.
+		note(err)
+		return podlink.Remove(name)
+	}
+	if index == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), removalTimeout)
+	defer cancel()
+	if err := podlink.AwaitRemoval(ctx, name); err != nil {
+		return podlink.Remove(name)
+	}
+	return nil
+}
+
+// forget tells the agent that the attachment ends. The agent takes its entries
+// out, answers, and removes the link behind the answer.
+func (c *conf) forget(index int, has leased) error {
+	return c.agent(delTimeout).DeleteEndpoint(context.Background(), agentapi.EndpointDelete{
+		EndpointKey: c.endpointKey(), HostIfName: c.key.Link(), HostIfIndex: index,
+		Addrs: has.addrs, Generation: has.generation,
+	})
+}
