@@ -66,10 +66,19 @@ type lab struct {
 	internal, external *netlab.Switch
 }
 
+// newNamespace makes a namespace whose links have usable link-local addresses
+// at once: neighbour discovery needs them.
+func newNamespace(t *testing.T) *netlab.Namespace {
+	t.Helper()
+	ns := netlab.New(t)
+	ns.Sysctl(t, "net/ipv6/conf/default/dad_transmits", "0")
+	return ns
+}
+
 // newLab raises it. Node 1 has two pods, node 2 one.
 func newLab(t *testing.T, tunnelled bool) *lab {
 	t.Helper()
-	l := &lab{internal: netlab.NewSwitch(t), external: netlab.NewSwitch(t), client: netlab.New(t)}
+	l := &lab{internal: netlab.NewSwitch(t), external: netlab.NewSwitch(t), client: newNamespace(t)}
 	l.external.Join(t, l.client, "eth0")
 	for _, f := range families() {
 		l.client.Addr(t, "eth0", f.clientPrefix)
@@ -90,14 +99,14 @@ func (l *lab) other(n *node) *node { return l.nodes[2-n.number] }
 
 func (l *lab) newNode(t *testing.T, number int, tunnelled bool) *node {
 	t.Helper()
-	n := &node{number: number, ns: netlab.New(t), tunnelled: tunnelled}
+	n := &node{number: number, ns: newNamespace(t), tunnelled: tunnelled}
 	l.internal.Join(t, n.ns, "int")
 	l.external.Join(t, n.ns, "ext")
 	for _, key := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
 		n.ns.Sysctl(t, key, "1")
 	}
-	for _, key := range []string{"all", "default", "int", "ext"} {
-		n.ns.Sysctl(t, "net/ipv4/conf/"+key+"/rp_filter", "2")
+	for key, value := range map[string]string{"all": "0", "default": "0", "int": "2", "ext": "2"} {
+		n.ns.Sysctl(t, "net/ipv4/conf/"+key+"/rp_filter", value)
 	}
 	for _, f := range families() {
 		n.ns.Addr(t, "int", fmt.Sprintf(f.internal, number))
@@ -195,7 +204,7 @@ func (n *node) routeTo(t *testing.T, other *node) {
 // addPod makes a pod as the CNI plugin does.
 func (n *node) addPod(t *testing.T, number int) {
 	t.Helper()
-	p := &pod{ns: netlab.New(t)}
+	p := &pod{ns: newNamespace(t)}
 	host := fmt.Sprintf("pod%d", number)
 	netlab.Wire(t, n.ns, host, p.ns, "eth0")
 	hostMAC, podMAC := n.ns.MAC(t, host), p.ns.MAC(t, "eth0")

@@ -169,6 +169,7 @@ const (
 	MapFlowWayWAY_FRAME  MapFlowWay = 2
 	MapFlowWayWAY_NEIGH  MapFlowWay = 3
 	MapFlowWayWAY_TUNNEL MapFlowWay = 4
+	MapFlowWayWAY_HOST   MapFlowWay = 5
 )
 
 type MapFragment struct {
