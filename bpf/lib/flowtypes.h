@@ -22,6 +22,7 @@ enum flow_way {
 	WAY_FRAME = 2,	/* out of a NIC, MACs as they stand here */
 	WAY_NEIGH = 3,	/* out of a NIC, to the neighbour `hop` */
 	WAY_TUNNEL = 4, /* through the tunnel, to the node `hop` */
+	WAY_HOST = 5,	/* to the node's own stack, as if in by the NIC ifindex, MACs */
 };
 
 enum flow_flags {
@@ -44,10 +45,10 @@ struct flow {
 	__be16 sport;
 	__be16 dport;
 	__u32 seen;	  /* ticks, of either direction, refreshed at most once a tick */
-	__u32 ifindex;	  /* WAY_POD, WAY_FRAME, WAY_NEIGH */
+	__u32 ifindex;	  /* all but WAY_STACK, WAY_TUNNEL */
 	__u32 backend;	  /* index in backends; 0: none (FLOW_RETURN) */
 	__u32 service;	  /* index in services */
-	__u8 dmac[6];	  /* WAY_POD, WAY_FRAME */
+	__u8 dmac[6];	  /* WAY_POD, WAY_FRAME, WAY_HOST */
 	__u8 smac[6];
 	__u8 way;	  /* enum flow_way */
 	__u8 flags;	  /* enum flow_flags */

@@ -102,7 +102,10 @@ static __always_inline int way_there(const union addr *to, struct flow *f)
 	return 0;
 }
 
-/* The way back to the packet's sender: as it came, before any route. */
+/*
+ * The way back to the packet's sender: as it came, before any route. The node
+ * itself gets it by the NIC that its packet left by, where it expects it.
+ */
 static __always_inline int way_back(const struct pkt *p, struct flow *f)
 {
 	struct endpoint *ep;
@@ -119,7 +122,8 @@ static __always_inline int way_back(const struct pkt *p, struct flow *f)
 		__builtin_memcpy(f->dmac, ep->mac, sizeof(f->dmac) + sizeof(f->smac));
 		return 0;
 	case HOOK_UPLINK_IN:
-		f->way = WAY_FRAME;
+	case HOOK_UPLINK_OUT:
+		f->way = p->hook == HOOK_UPLINK_IN ? WAY_FRAME : WAY_HOST;
 		f->ifindex = p->ifindex;
 		__builtin_memcpy(f->dmac, p->smac, sizeof(f->dmac));
 		__builtin_memcpy(f->smac, p->dmac, sizeof(f->smac));

@@ -154,7 +154,8 @@ static __always_inline int send_tunnel(struct __sk_buff *skb, const struct confi
 /* Hop limits fall where a packet is forwarded, not between pods of a node. */
 static __always_inline int hops(const struct pkt *p, const struct flow *f)
 {
-	return f->way >= WAY_FRAME && (p->hook == HOOK_UPLINK_IN || p->hook == HOOK_TUNNEL_IN);
+	return f->way >= WAY_FRAME && f->way <= WAY_TUNNEL &&
+	       (p->hook == HOOK_UPLINK_IN || p->hook == HOOK_TUNNEL_IN);
 }
 
 /* Translates the packet and sends it on, as its flow says. */
@@ -189,5 +190,7 @@ __noinline int send(struct __sk_buff *skb, struct pkt *p, struct flow *f)
 			return send_tunnel(skb, cfg, &f->hop);
 	}
 	skb->mark = PB_MARK_STACK;
+	if (f->way == WAY_HOST && (p->hook != HOOK_UPLINK_IN || p->ifindex != f->ifindex))
+		return bpf_redirect(f->ifindex, BPF_F_INGRESS);
 	return VERDICT_PASS;
 }

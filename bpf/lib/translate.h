@@ -29,6 +29,11 @@ static __always_inline int changes_ports(const struct pkt *p, const struct flow 
 	return f->sport != p->t.sport || f->dport != p->t.dport;
 }
 
+static __always_inline int changes_macs(const struct flow *f)
+{
+	return f->way == WAY_POD || f->way == WAY_FRAME || f->way == WAY_HOST;
+}
+
 /*
  * The transport header: its checksum covers the addresses (`diff`) and the
  * ports. The helper leaves alone what a partial checksum (CHECKSUM_PARTIAL)
@@ -84,7 +89,7 @@ __noinline int translate_v4(struct __sk_buff *skb, struct pkt *p, struct flow *f
 	hops &= 1;
 	if (bpf_skb_load_bytes(skb, 0, &h.eth, sizeof(h.eth) + sizeof(h.ip)))
 		return -DROP_REWRITE;
-	if (f->way == WAY_POD || f->way == WAY_FRAME)
+	if (changes_macs(f))
 		__builtin_memcpy(&h.eth, f->dmac, sizeof(f->dmac) + sizeof(f->smac));
 	diff = sum_addr_diff(&p->t.saddr, &f->saddr) + sum_addr_diff(&p->t.daddr, &f->daddr);
 	h.ip.saddr = f->saddr.w[3];
@@ -120,7 +125,7 @@ __noinline int translate_v6(struct __sk_buff *skb, struct pkt *p, struct flow *f
 	ip.hop_limit -= hops;
 	if (bpf_skb_store_bytes(skb, ETH_LEN, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM))
 		return -DROP_REWRITE;
-	if ((f->way == WAY_POD || f->way == WAY_FRAME) &&
+	if (changes_macs(f) &&
 	    bpf_skb_store_bytes(skb, 0, f->dmac, sizeof(f->dmac) + sizeof(f->smac), 0))
 		return -DROP_REWRITE;
 	return translate_transport(skb, p, f, diff);
