@@ -40,6 +40,7 @@ func newAddresses(store *source.Store, writer source.Writer, class convert.Class
 // reconcile brings records and statuses in line, once. It returns whether
 // something is to be tried again soon, though nothing changes.
 func (a *addresses) reconcile(ctx context.Context, now time.Time) (again bool, err error) {
+	a.status.missed = false
 	known, errRecords := a.records.list(now)
 	if errRecords != nil {
 		// Its address may be given to somebody: giving any might give it twice.
@@ -59,7 +60,7 @@ func (a *addresses) reconcile(ctx context.Context, now time.Time) (again bool, e
 	waiting := slices.ContainsFunc(result.Assignments, func(as loadbalancer.Assignment) bool {
 		return errors.Is(as.Reason, loadbalancer.ErrInUse) || errors.Is(as.Reason, loadbalancer.ErrExhausted)
 	})
-	return waiting, errors.Join(errWrite, errUsage)
+	return waiting || a.status.missed, errors.Join(errWrite, errUsage)
 }
 
 // write carries a plan out: records of what is given, then the statuses, then

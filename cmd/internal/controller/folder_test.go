@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -151,19 +152,31 @@ func (v view) check(t *testing.T) {
 	}
 }
 
-// until waits for a Service to have an address, or to have none.
-func (s site) until(t *testing.T, name, want string) {
+// until waits for a Service's addresses to be as ok wants them.
+func (s site) until(t *testing.T, name, want string, ok func(addrs string) bool) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline, tick := time.NewTimer(30*time.Second), time.NewTicker(20*time.Millisecond)
+	defer deadline.Stop()
+	defer tick.Stop()
 	for {
 		v := s.look(t)
 		v.check(t)
-		if got := v.addrs(name); got == want {
+		got := v.addrs(name)
+		if ok(got) {
 			return
-		} else if time.Now().After(deadline) {
-			t.Fatalf("want %s to have %q, got %q", name, want, got)
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("want %s to have %s, got %q", name, want, got)
 		}
 	}
+}
+
+// untilHas waits for a Service to have an address, or to have none.
+func (s site) untilHas(t *testing.T, name, want string) {
+	t.Helper()
+	s.until(t, name, strconv.Quote(want), func(addrs string) bool { return addrs == want })
 }
 
 func TestFolder(t *testing.T) {
@@ -171,15 +184,15 @@ func TestFolder(t *testing.T) {
 	s.service(t, "web")
 	defer s.start(t)()
 	s.pool(t, "192.0.2.0/29")
-	s.until(t, "web", "192.0.2.1")
+	s.untilHas(t, "web", "192.0.2.1")
 	s.service(t, "api")
-	s.until(t, "api", "192.0.2.2")
+	s.untilHas(t, "api", "192.0.2.2")
 	s.remove(t, "web")
-	s.until(t, "web", "")
+	s.untilHas(t, "web", "")
 	s.service(t, "new")
-	s.until(t, "new", "192.0.2.3")
+	s.untilHas(t, "new", "192.0.2.3")
 	s.service(t, "web")
-	s.until(t, "web", "192.0.2.1")
+	s.untilHas(t, "web", "192.0.2.1")
 
 	// A file cut in half says nothing: the address stays.
 	whole, err := os.ReadFile(s.path("web"))
@@ -188,9 +201,9 @@ func TestFolder(t *testing.T) {
 	}
 	s.write(t, s.path("web"), string(whole[:len(whole)/2]))
 	s.service(t, "more")
-	s.until(t, "more", "192.0.2.4")
+	s.untilHas(t, "more", "192.0.2.4")
 	s.write(t, s.path("web"), string(whole))
-	s.until(t, "web", "192.0.2.1")
+	s.untilHas(t, "web", "192.0.2.1")
 }
 
 // A second controller on the same folders waits, and goes on where the first
@@ -200,13 +213,13 @@ func TestFolderOneAtATime(t *testing.T) {
 	s.pool(t, "192.0.2.0/29")
 	s.service(t, "web")
 	stopFirst := s.start(t)
-	s.until(t, "web", "192.0.2.1")
+	s.untilHas(t, "web", "192.0.2.1")
 	defer s.start(t)()
 	s.service(t, "api")
-	s.until(t, "api", "192.0.2.2")
+	s.untilHas(t, "api", "192.0.2.2")
 	stopFirst()
 	s.service(t, "db")
-	s.until(t, "db", "192.0.2.3")
+	s.untilHas(t, "db", "192.0.2.3")
 }
 
 // TestFolderRestarts starts and stops the program 1,000 times while files come
@@ -237,7 +250,7 @@ func restarts(t *testing.T, r *rand.Rand, rounds int) {
 		name := fmt.Sprint("old", i)
 		s.service(t, name)
 		keep[name] = fmt.Sprint("192.0.2.", i+1)
-		s.until(t, name, keep[name])
+		s.untilHas(t, name, keep[name])
 	}
 	stop()
 	for round := range rounds {
@@ -266,10 +279,6 @@ func restarts(t *testing.T, r *rand.Rand, rounds int) {
 	}
 	for i := range 6 {
 		name := fmt.Sprint("s", i)
-		for deadline := time.Now().Add(10 * time.Second); s.look(t).addrs(name) == ""; {
-			if time.Now().After(deadline) {
-				t.Fatalf("want %s to have an address after all", name)
-			}
-		}
+		s.until(t, name, "an address after all", func(addrs string) bool { return addrs != "" })
 	}
 }

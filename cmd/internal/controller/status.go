@@ -37,6 +37,7 @@ type statusWriter struct {
 	now     func() time.Time
 	log     *slog.Logger
 	written map[writtenKey]written
+	missed  bool // an object was not there
 }
 
 type writtenKey struct {
@@ -142,6 +143,9 @@ func (s *statusWriter) update(ctx context.Context, kind source.Kind, have, want 
 	}
 	if err := s.writer.UpdateStatus(ctx, obj); err != nil {
 		if errors.Is(err, source.ErrNotFound) {
+			// Gone, or the writer sees it later than the source: look again soon.
+			s.log.Info("status of what is not there", "kind", kind, "object", key.key.String())
+			s.missed = true
 			return nil
 		}
 		return fmt.Errorf("write status of %s %s: %w", kind, key.key, err)
