@@ -38,6 +38,7 @@ e2e: build ## the real cluster alone
 bench: build ## measurements beside their peers: name value unit peer value ratio
 	@test/deps.sh
 	@$(GOBUILD) -o bin/ ./test/bench ./test/site/runtime
+	@cd test/bench/peers && $(GOBUILD) -o ../../../bin/peers/ ./client $$($(GO) list tool)
 	@bin/bench
 
 lint: ## linters beyond gofmt and vet, which test runs

@@ -35,27 +35,23 @@ func (s *scene) announcer() *site.Node {
 
 // judge checks the fates of the requests.
 func (s *scene) judge(results []served, phases []phase) {
-	lost, others := 0, 0
-	var first error
+	var lost, others []string
 	for i, r := range results {
 		if r.err != nil {
-			lost++
-			if first == nil {
-				first = fmt.Errorf("request %d: %w", i, r.err)
-			}
+			lost = append(lost, fmt.Sprintf("request %d: %v", i, r.err))
 		} else if r.client != site.ClientAddress {
-			others++
+			others = append(others, r.client)
 		}
 	}
-	s.check(lost == 0, "none of %d requests lost (lost: %d, first: %v)", len(results), lost, first)
+	s.check(len(lost) == 0, fmt.Sprintf("%d, first %v", len(lost), lost[:min(len(lost), 3)]), "none of %d requests lost", len(results))
 	for _, p := range phases {
 		shares, n := p.shares(results), p.to-p.from
 		for _, name := range p.pods {
 			percent := 100 * shares[name] / max(n, 1)
-			s.check(percent >= leastShare, "%s served %d of the %d requests %s: %d %%", name, shares[name], n, p.name, percent)
+			s.check(percent >= leastShare, percent, "%s served %d of the %d requests %s: %d %%", name, shares[name], n, p.name, percent)
 		}
 	}
-	s.check(others == 0, "every pod saw the client's own address %s (others: %d)", site.ClientAddress, others)
+	s.check(len(others) == 0, others, "every pod saw the client's own address %s", site.ClientAddress)
 }
 
 // watched are the captures on every NIC that a reply could pass.
@@ -104,11 +100,11 @@ func (s *scene) judgeReplies(w watched, connections int) {
 		}
 		return nil
 	})
-	s.check(len(arrived) == connections, "the replies of all %d connections left by %s, where the requests came in (%d)", connections, owner, len(arrived))
+	s.check(len(arrived) == connections, len(arrived), "the replies of all %d connections left by %s, where the requests came in", connections, owner)
 	for _, name := range slices.Sorted(maps.Keys(w.nics)) {
 		if name != owner {
 			left := len(replies(w.nics[name], s.vip, true))
-			s.check(left == 0, "none left by %s (%d)", name, left)
+			s.check(left == 0, left, "none left by %s", name)
 		}
 	}
 }
@@ -132,10 +128,10 @@ func (s *scene) judgeFromOutside() {
 			}
 			return err
 		})
-		s.check(err != nil, "from outside, %s %s doesn't answer", what, address)
+		s.check(err != nil, "a connection", "from outside, %s %s doesn't answer", what, address)
 	}
 	after := s.drops()
-	s.check(after != before, "and that is counted by %s", s.owner.Name)
+	s.check(after != before, before, "and that is counted by %s", s.owner.Name)
 }
 
 // drops is what the owner's datapath has counted as dropped.

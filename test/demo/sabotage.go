@@ -11,7 +11,7 @@ import (
 
 // pinnedFrontends is the map of the datapath that the sabotage takes an entry
 // out of.
-const pinnedFrontends = "/sys/fs/bpf/patchbay/v1/frontends"
+const pinnedFrontends = "/sys/fs/bpf/patchbay/v1/maps/frontends"
 
 // sabotage takes the entry of the LoadBalancer address, as reached from outside,
 // out of the announcing node's map. Nothing else is touched: the demo must notice.

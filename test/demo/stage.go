@@ -41,12 +41,12 @@ func (s *stage) Fatalf(format string, args ...any) {
 	os.Exit(1)
 }
 
-// check fails the demo unless ok; what holds is printed.
-func (s *stage) check(ok bool, format string, args ...any) {
-	if !ok {
-		s.Fatalf(format, args...)
+// check prints a claim that holds; one that doesn't fails the demo, with what was found instead.
+func (s *stage) check(holds bool, found any, claim string, args ...any) {
+	if !holds {
+		s.Fatalf("not so: %s; found: %v", fmt.Sprintf(claim, args...), found)
 	}
-	fmt.Printf("  ok   "+format+"\n", args...)
+	fmt.Printf("  ok   "+claim+"\n", args...)
 }
 
 // step announces what comes next.

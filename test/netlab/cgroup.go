@@ -4,6 +4,7 @@ package netlab
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,7 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cgroupPrefix opens the name of each cgroup that netlab makes: prefix, pid, counter.
+// cgroupPrefix opens the name of each cgroup that netlab makes: prefix, pid,
+// time of that process's start, counter.
 const cgroupPrefix = "netlab-"
 
 // cgroupCounter tells apart the cgroups of one process.
@@ -59,8 +61,27 @@ func makeCgroup() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(mount, fmt.Sprintf("%s%d-%d", cgroupPrefix, os.Getpid(), cgroupCounter.Add(1)))
+	started, err := startOf(os.Getpid())
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(mount, fmt.Sprintf("%s%d-%s-%d", cgroupPrefix, os.Getpid(), started, cgroupCounter.Add(1)))
 	return dir, os.Mkdir(dir, 0o755)
+}
+
+// startOf returns when a process was started, in ticks since the boot: with it a
+// pid that is used again is told from its first bearer.
+func startOf(pid int) (string, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", err
+	}
+	const startTime = 22 - 2 // the name before it may hold blanks
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < startTime {
+		return "", fmt.Errorf("process %d: stat is short", pid)
+	}
+	return fields[startTime-1], nil
 }
 
 // endCgroup removes a cgroup whose processes have just been killed: the kernel needs a moment.
@@ -100,8 +121,7 @@ func Sweep() ([]string, error) {
 	dirs, err := filepath.Glob(filepath.Join(mount, cgroupPrefix+"*"))
 	var swept []string
 	for _, dir := range dirs {
-		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), cgroupPrefix), "-")
-		if n, convErr := strconv.Atoi(pid); convErr != nil || unix.Kill(n, 0) == nil {
+		if ownerLives(filepath.Base(dir)) {
 			continue
 		}
 		if rmErr := removeCgroup(dir); rmErr != nil {
@@ -111,4 +131,15 @@ func Sweep() ([]string, error) {
 		swept = append(swept, dir)
 	}
 	return swept, err
+}
+
+// ownerLives tells whether the process that made the cgroup of that name is there still.
+func ownerLives(name string) bool {
+	parts := strings.Split(strings.TrimPrefix(name, cgroupPrefix), "-")
+	pid, err := strconv.Atoi(parts[0])
+	if err != nil || len(parts) != 3 {
+		return true // not ours to judge
+	}
+	started, err := startOf(pid)
+	return err == nil && started == parts[1]
 }

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -168,13 +169,20 @@ func TestSweepRemovesWhatTheDeadLeft(t *testing.T) {
 	Require(t)
 	mount, err := CgroupMount()
 	must(t, err, "find cgroup2")
-	dead := filepath.Join(mount, cgroupPrefix+"4194305-1") // above pid_max's limit
-	must(t, os.MkdirAll(filepath.Join(dead, "pods/a"), 0o755), "make cgroup")
+	dead := []string{
+		filepath.Join(mount, cgroupPrefix+"4194305-1-1"),                         // above pid_max's limit
+		filepath.Join(mount, fmt.Sprintf("%s%d-1-1", cgroupPrefix, os.Getpid())), // a pid used again
+	}
+	for _, dir := range dead {
+		must(t, os.MkdirAll(filepath.Join(dir, "pods/a"), 0o755), "make cgroup")
+	}
 	alive := NewCgroup(t)
 	swept, err := Sweep()
 	must(t, err, "sweep")
-	if !strings.Contains(strings.Join(swept, " "), dead) {
-		t.Errorf("swept %v, want %s among them", swept, dead)
+	for _, dir := range dead {
+		if !slices.Contains(swept, dir) {
+			t.Errorf("swept %v, want %s among them", swept, dir)
+		}
 	}
 	if _, err := os.Stat(alive); err != nil {
 		t.Errorf("cgroup of a living process: %v", err)
