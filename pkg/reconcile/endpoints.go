@@ -101,8 +101,9 @@ func parseMAC(s string) ([6]byte, error) {
 	return [6]byte(hw), nil
 }
 
-// DeleteEndpoint takes a pod's interface out. An older generation than the one
-// kept leaves it: its key was used again meanwhile.
+// DeleteEndpoint takes a pod's interface out: its entries now, its link behind
+// the answer. An older generation than the one kept leaves it: its key was used
+// again meanwhile.
 func (r *Reconciler) DeleteEndpoint(_ context.Context, d agentapi.EndpointDelete) error {
 	r.mu.Lock()
 	kept := r.endpoints[d.EndpointKey]
@@ -112,17 +113,51 @@ func (r *Reconciler) DeleteEndpoint(_ context.Context, d agentapi.EndpointDelete
 	}
 	delete(r.endpoints, d.EndpointKey)
 	r.mu.Unlock()
+	if err := r.forget(kept, d); err != nil {
+		return fmt.Errorf("endpoint %s/%s: %w", d.ContainerID, d.IfName, err)
+	}
+	if d.HostIfIndex != 0 && netdev.IsPodLink(d.HostIfName) {
+		r.removeLink(d.HostIfName, d.HostIfIndex)
+	}
+	return nil
+}
+
+// forget takes an endpoint's entries out of the datapath.
+func (r *Reconciler) forget(kept *endpoint, d agentapi.EndpointDelete) error {
 	switch {
 	case kept != nil:
 		return r.Datapath.RemoveEndpoint(datapath.Endpoint{IfIndex: kept.HostIfIndex, Addrs: kept.Addrs})
-	case d.HostIfName != "":
-		index, err := netdev.LinkIndex(d.HostIfName)
-		if err != nil || index == 0 {
-			return err
-		}
-		return r.Datapath.RemoveEndpoint(datapath.Endpoint{IfIndex: index, Addrs: d.Addrs})
+	case d.HostIfIndex != 0:
+		return r.Datapath.RemoveEndpoint(datapath.Endpoint{IfIndex: d.HostIfIndex})
 	}
-	return nil
+	return nil // without a link; what was at it goes when endpoints are next looked through
+}
+
+// removeLink has the reaper remove a host end.
+func (r *Reconciler) removeLink(name string, index int) {
+	r.mu.Lock()
+	r.doomed[index] = name
+	r.mu.Unlock()
+	signal(r.reap)
+}
+
+// reaper removes the links of endpoints that are no more: those that gather
+// while it is at work, together.
+func (r *Reconciler) reaper(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.reap:
+		}
+		r.mu.Lock()
+		due := r.doomed
+		r.doomed = make(map[int]string)
+		r.mu.Unlock()
+		if err := netdev.RemovePodLinks(due); err != nil {
+			r.Log.Warn("remove pods' links; the plugin does it then", "err", err)
+		}
+	}
 }
 
 // CheckEndpoint returns an error if the endpoint isn't in force as given.
@@ -149,12 +184,13 @@ func (r *Reconciler) CheckEndpoint(_ context.Context, e agentapi.Endpoint) error
 	return agentapi.Errorf(agentapi.CodeUnknown, "endpoint %s/%s: not in force on %s; delete the pod to have it made anew", e.ContainerID, e.IfName, e.HostIfName)
 }
 
-// GC removes every endpoint that isn't valid. The leases are the plugin's.
-func (r *Reconciler) GC(_ context.Context, valid []agentapi.EndpointKey) error {
+// GC removes every endpoint of a network that isn't valid. The leases are the
+// plugin's.
+func (r *Reconciler) GC(_ context.Context, gc agentapi.GC) error {
 	r.mu.Lock()
 	var stale []*endpoint
 	for key, e := range r.endpoints {
-		if !slices.Contains(valid, key) {
+		if e.Network == gc.Network && !slices.Contains(gc.Valid, key) {
 			stale = append(stale, e)
 			delete(r.endpoints, key)
 		}
@@ -169,17 +205,10 @@ func (r *Reconciler) GC(_ context.Context, valid []agentapi.EndpointKey) error {
 }
 
 // syncEndpoints takes over the pods that are there: those with a lease of this
-// boot and a link. What the datapath knows beyond them is stale and goes, and
-// so does the lease of a pod whose namespace and link are gone.
+// boot and a link. What the datapath has at links that are no more goes, and so
+// does the lease of a pod whose namespace and link are gone. A link without a
+// lease stays: its addresses may be another IPAM plugin's.
 func (r *Reconciler) syncEndpoints() error {
-	contents, err := r.Leases.List()
-	if err != nil {
-		return err
-	}
-	bootID, err := boot.ID()
-	if err != nil {
-		return err
-	}
 	have, err := r.Datapath.Endpoints()
 	if err != nil {
 		return err
@@ -188,14 +217,20 @@ func (r *Reconciler) syncEndpoints() error {
 	if err != nil {
 		return err
 	}
+	contents, err := r.Leases.List()
+	if err != nil {
+		return err
+	}
+	bootID, err := boot.ID()
+	if err != nil {
+		return err
+	}
 	var errs []error
-	live := make(map[int]bool)
 	for _, lease := range contents.Leases {
 		link, there := links[lease.Link()]
 		switch {
 		case lease.Damaged || lease.BootID != bootID:
 		case there:
-			live[link.Index] = true
 			errs = append(errs, r.adopt(lease, link))
 		case namespaceGone(lease.Netns):
 			r.Log.Info("pod is gone without a DEL; its addresses begin to rest", "lease", lease.Key, "addrs", lease.Addrs)
@@ -203,8 +238,12 @@ func (r *Reconciler) syncEndpoints() error {
 			errs = append(errs, err)
 		}
 	}
+	live := make(map[int]bool, len(links))
+	for _, l := range links {
+		live[l.Index] = true
+	}
 	for _, h := range have {
-		if !live[h.IfIndex] && !r.keeps(h.IfIndex) {
+		if !live[h.IfIndex] {
 			errs = append(errs, r.Datapath.RemoveEndpoint(h))
 		}
 	}
@@ -214,7 +253,7 @@ func (r *Reconciler) syncEndpoints() error {
 // adopt takes over an endpoint from its lease and link.
 func (r *Reconciler) adopt(lease store.Lease, link netdev.Link) error {
 	e := agentapi.Endpoint{
-		EndpointKey: agentapi.EndpointKey(lease.Key), Netns: lease.Netns, HostIfName: link.Name, HostIfIndex: link.Index,
+		EndpointKey: agentapi.EndpointKey(lease.Key), Network: lease.Network, Netns: lease.Netns, HostIfName: link.Name, HostIfIndex: link.Index,
 		HostMAC: net.HardwareAddr(link.MAC[:]).String(), MAC: lease.MAC, Addrs: lease.Addrs, Generation: lease.Generation,
 		PodNamespace: lease.PodNamespace, PodName: lease.PodName, PodUID: lease.PodUID,
 	}
@@ -240,17 +279,6 @@ func (r *Reconciler) adopt(lease store.Lease, link netdev.Link) error {
 	r.endpoints[e.EndpointKey] = adopted
 	r.mu.Unlock()
 	return nil
-}
-
-func (r *Reconciler) keeps(ifIndex int) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range r.endpoints {
-		if e.HostIfIndex == ifIndex {
-			return true
-		}
-	}
-	return false
 }
 
 // namespaceGone tells whether a pod's network namespace is certainly no more.

@@ -31,8 +31,12 @@ func (r *Reconciler) Apply(ev source.Event) {
 		r.unsaved = true
 	}
 	r.mu.Unlock()
-	if dirty != 0 {
-		r.touch(dirty)
+	if dirty == 0 {
+		return
+	}
+	r.mark(dirty)
+	if r.objectsKnown() { // else there is nothing to be done with it yet
+		signal(r.wake)
 		signal(r.note)
 	}
 }

@@ -70,6 +70,7 @@ type Reconciler struct {
 	sysctls netdev.Sysctls
 	wake    chan struct{} // there is something for the loop
 	note    chan struct{} // there is something for the scribe
+	reap    chan struct{} // there is something for the reaper
 	synced  chan struct{} // closed when all that objects say is in force
 	started time.Time
 
@@ -81,6 +82,7 @@ type Reconciler struct {
 	unsaved   bool // the snapshot lags behind
 	problems  map[string]problem
 	endpoints map[endpointKey]*endpoint
+	doomed    map[int]string // links to be removed, by index
 	view      view
 	awaited   map[netdev.Neighbour]bool // whose MAC address matters
 
@@ -119,9 +121,9 @@ const (
 func New(o Options) *Reconciler {
 	r := &Reconciler{
 		Options: o, sysctls: netdev.Sysctls(o.Config.Paths.Sysctl), started: time.Now(),
-		wake: make(chan struct{}, 1), note: make(chan struct{}, 1), synced: make(chan struct{}),
+		wake: make(chan struct{}, 1), note: make(chan struct{}, 1), reap: make(chan struct{}, 1), synced: make(chan struct{}),
 		services: convert.NewServices(o.Config.ServiceCIDRs), dirty: partAll,
-		problems: map[string]problem{}, endpoints: map[endpointKey]*endpoint{}, groups: map[int]bool{},
+		problems: map[string]problem{}, endpoints: map[endpointKey]*endpoint{}, doomed: map[int]string{}, groups: map[int]bool{},
 	}
 	r.restore()
 	return r
@@ -137,6 +139,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return r.loop(ctx) })
 	group.Go(func() error { return r.scribe(ctx) })
+	group.Go(func() error { return r.reaper(ctx) })
 	return group.Wait()
 }
 

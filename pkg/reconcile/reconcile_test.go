@@ -24,6 +24,7 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/datapath"
+	"github.com/patchbay-net/patchbay/pkg/netdev"
 	"github.com/patchbay-net/patchbay/pkg/netdev/watch"
 	"github.com/patchbay-net/patchbay/pkg/source"
 	"github.com/patchbay-net/patchbay/test/netlab"
@@ -305,11 +306,19 @@ func TestEndpoints(t *testing.T) {
 			t.Errorf("a late DEL of an older generation: %v, pods %v", err, l.r.Pods())
 		}
 		old.Generation = 5
+		netlab.Wire(t, l.here, "pb0123456789a", l.peer, "eth9")
+		old.HostIfName, old.HostIfIndex = "pb0123456789a", l.here.Index(t, "pb0123456789a")
 		for range 2 {
 			if err := l.r.DeleteEndpoint(ctx, old); err != nil || len(l.r.Pods()) != 0 {
 				t.Errorf("DEL: %v, pods %v", err, l.r.Pods())
 			}
 		}
+		netlab.WaitFor(t, 5*time.Second, "link removed", func() error {
+			if links, err := netdev.PodLinks(); err != nil || len(links) > 0 {
+				return fmt.Errorf("links %v, %v", links, err)
+			}
+			return nil
+		})
 		if err := l.r.CheckEndpoint(ctx, pod("c1", 41)); err == nil {
 			t.Error("check of a deleted endpoint succeeds")
 		}
@@ -318,7 +327,7 @@ func TestEndpoints(t *testing.T) {
 		if err := errors.Join(l.r.AddEndpoint(ctx, one), l.r.AddEndpoint(ctx, two)); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.r.GC(ctx, []agentapi.EndpointKey{two.EndpointKey}); err != nil || len(l.r.Pods()) != 1 {
+		if err := l.r.GC(ctx, agentapi.GC{Valid: []agentapi.EndpointKey{two.EndpointKey}}); err != nil || len(l.r.Pods()) != 1 {
 			t.Errorf("GC: %v, pods %v", err, l.r.Pods())
 		}
 	})

@@ -197,7 +197,7 @@ func (r *Reconciler) Handler() agentapi.Handler {
 			return none(func() error { return r.CheckEndpoint(ctx, e) })
 		}),
 		agentapi.OpGC: agentapi.Do(func(ctx context.Context, g agentapi.GC) (nothing, error) {
-			return none(func() error { return r.GC(ctx, g.Valid) })
+			return none(func() error { return r.GC(ctx, g) })
 		}),
 		agentapi.OpStatus:    read(func() (agentapi.Status, error) { return r.Status(), nil }),
 		agentapi.OpInfo:      read(r.Info),
