@@ -16,7 +16,7 @@ import (
 	"os"
 	"slices"
 
-	"github.com/patchbay-net/patchbay/pkg/source/internal/durable"
+	"github.com/patchbay-net/patchbay/pkg/source/durable"
 )
 
 // ErrDamaged is returned by LoadStore for a snapshot that is cut short, altered

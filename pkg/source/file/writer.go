@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/patchbay-net/patchbay/pkg/source"
-	"github.com/patchbay-net/patchbay/pkg/source/internal/durable"
+	"github.com/patchbay-net/patchbay/pkg/source/durable"
 )
 
 // Writer writes outputs to the status folder, one file per object and one per

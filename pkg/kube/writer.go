@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	"github.com/patchbay-net/patchbay/pkg/source"
+)
+
+// Apply implements source.Writer by server-side apply: one request, no
+// conflicts, and an object that says so already isn't changed.
+func (c *Client) Apply(ctx context.Context, obj source.Object) error {
+	t, client, err := c.identify(obj)
+	if err != nil {
+		return err
+	}
+	fields, err := fieldsOf(obj)
+	if err != nil {
+		return fmt.Errorf("apply %s %s: %w", t.Kind, source.KeyOf(obj), err)
+	}
+	delete(fields, "status")
+	fields["apiVersion"], fields["kind"] = t.Version.String(), string(t.Kind)
+	fields["metadata"] = applied(obj)
+	body, err := json.Marshal(fields)
+	if err != nil {
+		return fmt.Errorf("apply %s %s: %w", t.Kind, source.KeyOf(obj), err)
+	}
+	err = named(client.Patch(types.ApplyPatchType), t, source.KeyOf(obj)).
+		Param("fieldManager", c.opts.Component).Param("force", "true").
+		Body(body).Do(ctx).Error()
+	if err != nil {
+		return fmt.Errorf("apply %s %s: %w", t.Kind, source.KeyOf(obj), err)
+	}
+	return nil
+}
+
+// applied is the part of an object's metadata that is ours to say.
+func applied(obj source.Object) map[string]any {
+	out := map[string]any{"name": obj.GetName()}
+	if ns := obj.GetNamespace(); ns != "" {
+		out["namespace"] = ns
+	}
+	if labels := obj.GetLabels(); len(labels) > 0 {
+		out["labels"] = labels
+	}
+	if annotations := obj.GetAnnotations(); len(annotations) > 0 {
+		out["annotations"] = annotations
+	}
+	if owners := obj.GetOwnerReferences(); len(owners) > 0 {
+		out["ownerReferences"] = owners
+	}
+	return out
+}
+
+// UpdateStatus implements source.Writer. The status is replaced whole, by a
+// patch that leaves all else alone. If the object carries a UID, another one by
+// its name counts as not found.
+func (c *Client) UpdateStatus(ctx context.Context, obj source.Object) error {
+	t, client, err := c.identify(obj)
+	if err != nil {
+		return err
+	}
+	key := source.KeyOf(obj)
+	body, err := statusPatch(obj)
+	if err != nil {
+		return fmt.Errorf("update status of %s %s: %w", t.Kind, key, err)
+	}
+	err = named(client.Patch(types.JSONPatchType), t, key).SubResource("status").Body(body).Do(ctx).Error()
+	switch {
+	case err == nil:
+		return nil
+	case apierrors.IsNotFound(err), isTestFailure(err) && c.isOther(ctx, obj):
+		return fmt.Errorf("update status of %s %s: %w", t.Kind, key, source.ErrNotFound)
+	}
+	return fmt.Errorf("update status of %s %s: %w", t.Kind, key, err)
+}
+
+type patchStep struct {
+	Op    string `json:"op"`
+	Path  string `json:"path"`
+	Value any    `json:"value"`
+}
+
+func statusPatch(obj source.Object) ([]byte, error) {
+	fields, err := fieldsOf(obj)
+	if err != nil {
+		return nil, err
+	}
+	status := fields["status"]
+	if status == nil {
+		status = json.RawMessage("{}")
+	}
+	var steps []patchStep
+	if uid := obj.GetUID(); uid != "" {
+		steps = append(steps, patchStep{"test", "/metadata/uid", uid})
+	}
+	return json.Marshal(append(steps, patchStep{"add", "/status", status}))
+}
+
+// isTestFailure tells whether a patch was refused for what it tests.
+func isTestFailure(err error) bool {
+	return apierrors.IsInvalid(err) || apierrors.IsConflict(err)
+}
+
+// isOther tells whether the object of that name is another one now.
+func (c *Client) isOther(ctx context.Context, obj source.Object) bool {
+	t, client, err := c.identify(obj)
+	if err != nil {
+		return false
+	}
+	now := t.New()
+	err = named(client.Get(), t, source.KeyOf(obj)).Do(ctx).Into(now)
+	return apierrors.IsNotFound(err) || err == nil && now.GetUID() != obj.GetUID()
+}
+
+// Delete implements source.Writer.
+func (c *Client) Delete(ctx context.Context, kind source.Kind, key source.Key) error {
+	t, client, err := c.clientFor(kind)
+	if err != nil {
+		return err
+	}
+	err = named(client.Delete(), t, key).Body(&metav1.DeleteOptions{}).Do(ctx).Error()
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("delete %s %s: %w", kind, key, err)
+	}
+	return nil
+}
+
+func (c *Client) identify(obj source.Object) (source.Type, *rest.RESTClient, error) {
+	kind, err := source.KindOf(obj)
+	if err != nil {
+		return source.Type{}, nil, err
+	}
+	if obj.GetName() == "" {
+		return source.Type{}, nil, fmt.Errorf("write %s: it has no name", kind)
+	}
+	return c.clientFor(kind)
+}
+
+// named addresses a request to one object.
+func named(r *rest.Request, t source.Type, key source.Key) *rest.Request {
+	return r.NamespaceIfScoped(key.Namespace, t.Namespaced).Resource(t.Resource).Name(key.Name)
+}
+
+// fieldsOf returns an object's JSON by field.
+func fieldsOf(obj source.Object) (map[string]any, error) {
+	data, err := json.Marshal(obj)
+	if err != nil {
+		return nil, err
+	}
+	var raw map[string]json.RawMessage
+	if err := json.Unmarshal(data, &raw); err != nil {
+		return nil, err
+	}
+	fields := make(map[string]any, len(raw))
+	for name, value := range raw {
+		fields[name] = value
+	}
+	return fields, nil
+}
