@@ -3,12 +3,11 @@
 package vswitch
 
 import (
-	"context"
-	"fmt"
-
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/skel"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/patchbay-net/patchbay/plugins/delegate"
+	"github.com/patchbay-net/patchbay/plugins/ipam"
 )
 
 // addresses is who gives the leg its addresses.
@@ -20,36 +19,42 @@ type addresses interface {
 	gc(args *skel.CmdArgs) error
 }
 
-// addressesOf returns the IPAM of a configuration.
-func addressesOf(c *conf) addresses { return executed{c.IPAM.Type} }
+// addressesOf returns the IPAM of a configuration: ours in this process, any other as a program.
+func addressesOf(c *conf) addresses {
+	if c.IPAM.Type == ipam.Type {
+		return inProcess{}
+	}
+	return executed{c.IPAM.Type}
+}
+
+// inProcess is patchbay-ipam without a program started.
+type inProcess struct{}
+
+func (inProcess) add(args *skel.CmdArgs) (*types100.Result, error) { return ipam.Add(args) }
+func (inProcess) del(args *skel.CmdArgs) error                     { return ipam.Del(args) }
+func (inProcess) check(args *skel.CmdArgs) error                   { return ipam.Check(args) }
+func (inProcess) status(args *skel.CmdArgs) error                  { return ipam.Status(args) }
+func (inProcess) gc(args *skel.CmdArgs) error                      { return ipam.GC(args) }
 
 // executed is an IPAM plugin that is run as a program.
 type executed struct{ plugin string }
 
 func (e executed) add(args *skel.CmdArgs) (*types100.Result, error) {
-	result, err := invoke.DelegateAdd(context.Background(), e.plugin, args.StdinData, nil)
-	if err != nil {
-		return nil, err
-	}
-	converted, err := types100.NewResultFromResult(result)
-	if err != nil {
-		return nil, fmt.Errorf("result of %s: %w", e.plugin, err)
-	}
-	return converted, nil
+	return delegate.Add(e.plugin, args.StdinData)
 }
 
 func (e executed) del(args *skel.CmdArgs) error {
-	return invoke.DelegateDel(context.Background(), e.plugin, args.StdinData, nil)
+	return delegate.Run("DEL", e.plugin, args.StdinData)
 }
 
 func (e executed) check(args *skel.CmdArgs) error {
-	return invoke.DelegateCheck(context.Background(), e.plugin, args.StdinData, nil)
+	return delegate.Run("CHECK", e.plugin, args.StdinData)
 }
 
 func (e executed) status(args *skel.CmdArgs) error {
-	return invoke.DelegateStatus(context.Background(), e.plugin, args.StdinData, nil)
+	return delegate.Run("STATUS", e.plugin, args.StdinData)
 }
 
 func (e executed) gc(args *skel.CmdArgs) error {
-	return invoke.DelegateGC(context.Background(), e.plugin, args.StdinData, nil)
+	return delegate.Run("GC", e.plugin, args.StdinData)
 }

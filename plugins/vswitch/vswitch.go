@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/pkg/netdev/leg"
+	"github.com/patchbay-net/patchbay/plugins/ipam"
 )
 
 // Main runs the plugin.
@@ -50,8 +51,8 @@ func add(args *skel.CmdArgs) error {
 		return err
 	}
 	defer ns.Close()
-	ipam := addressesOf(c)
-	leased, err := ipam.add(args)
+	source := addressesOf(c)
+	leased, err := source.add(args)
 	if err != nil {
 		return err
 	}
@@ -62,7 +63,7 @@ func add(args *skel.CmdArgs) error {
 			return types.PrintResult(result(c, args, l, ends, leased), c.CNIVersion)
 		}
 	}
-	if undo := ipam.del(args); undo != nil {
+	if undo := source.del(args); undo != nil {
 		err = errors.Join(err, fmt.Errorf("give addresses back: %w", undo))
 	}
 	return legError(c, err)
@@ -119,8 +120,12 @@ func gc(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	keep := make(map[string]bool, len(c.ValidAttachments))
-	for _, a := range c.ValidAttachments {
+	valid, err := ipam.ValidAttachments(args.StdinData)
+	if err != nil {
+		return ipam.CNIError(err)
+	}
+	keep := make(map[string]bool, len(valid))
+	for _, a := range valid {
 		keep[leg.HostName(a.ContainerID, a.IfName)] = true
 	}
 	return errors.Join(leg.RemoveOthers(c.Name, keep), addressesOf(c).gc(args))

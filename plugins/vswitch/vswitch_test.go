@@ -159,6 +159,53 @@ func TestAddGivesAddressesBackWhenItFails(t *testing.T) {
 	})
 }
 
+func TestGCWithoutAListIsRefused(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		l := newLab(t)
+		if _, err := call(t, "ADD", add, l.args("")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := call(t, "GC", gc, l.args("")); err == nil {
+			t.Error("gc without valid attachments: no error")
+		}
+		l.inside.Exec(t, "ip", "link", "show", "eth0")
+	})
+}
+
+// TestOwnIPAM leases in process, from a range of two.
+func TestOwnIPAM(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		l := newLab(t)
+		own := `"ipam":{"type":"patchbay-ipam","leases":"/var/lib/patchbay/nodeleases.db",
+			"ranges":[[{"subnet":"172.31.0.0/24","rangeStart":"172.31.0.20","rangeEnd":"172.31.0.21"}]],"routes":[{"dst":"0.0.0.0/0","gw":"172.31.0.1"}]}`
+		args := func(id string) *skel.CmdArgs {
+			a := l.args("")
+			a.ContainerID = id
+			a.StdinData = []byte(strings.Replace(string(a.StdinData), `"ipam":{"type":"fixed-ipam"}`, own, 1))
+			return a
+		}
+		out, err := call(t, "ADD", add, args("node-a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(out, `"172.31.0.20/24"`) {
+			t.Errorf("result: %s", out)
+		}
+		if routes := l.inside.Exec(t, "ip", "route"); !strings.Contains(routes, "default via 172.31.0.1") {
+			t.Errorf("routes:\n%s", routes)
+		}
+		if _, err := call(t, "ADD", add, args("node-b")); err == nil {
+			t.Error("eth0 is taken: got no error")
+		}
+		if _, err := call(t, "DEL", del, args("node-a")); err != nil {
+			t.Errorf("del: %v", err)
+		}
+		if _, err := call(t, "STATUS", status, args("")); err != nil {
+			t.Errorf("status: %v", err)
+		}
+	})
+}
+
 func TestPreviousResultIsKept(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
 		l := newLab(t)
