@@ -226,7 +226,7 @@ __noinline int answer(struct __sk_buff *skb, struct pkt *p)
 {
 	int v4 = p && p->family == 4;
 
-	if (!p || p->flags & (PKT_FRAGMENT | PKT_ERROR) || p->tcp & TCP_RST || !may_answer())
+	if (!p || p->flags & (PKT_LATER | PKT_ERROR) || p->tcp & TCP_RST || !may_answer())
 		return -1;
 	if (p->l4 != ETH_LEN + (v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)))
 		return -1; /* options, extension headers */

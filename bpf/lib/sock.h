@@ -42,12 +42,12 @@ static __always_inline __u32 sock_choose(struct bpf_sock_addr *ctx, const struct
 }
 
 /* Is what was remembered still a backend of the Service, and not too old? */
-static __always_inline bool sock_sticks(const struct frontend *fe, __u32 id, __u32 seen,
+static __always_inline bool sock_sticks(const struct frontend *fe, __u32 id, __u32 idle,
 					const union addr *addr, __be16 port)
 {
 	const struct backend *b;
 
-	if (service_ticks() - seen > timeout_udp)
+	if (idle > timeout_udp)
 		return false;
 	b = service_remembered(fe, id);
 	return b && b->port == port && addr_equal(&b->addr, addr);
@@ -127,11 +127,11 @@ static __always_inline bool sock_send_more(struct bpf_sock_addr *ctx, const stru
 				.port = a->port, .kind = SOCK_FRONTEND };
 	struct sock_flow *flow = bpf_map_lookup_elem(&sock_flows, &key);
 	const struct sock_addr frontend = *a;
-	__u32 id;
+	__u32 now = service_ticks(), id;
 
-	if (flow && sock_sticks(fe, flow->id, flow->seen, &flow->addr, flow->port)) {
-		if (flow->seen != service_ticks())
-			flow->seen = service_ticks();
+	if (flow && sock_sticks(fe, flow->id, now - flow->seen, &flow->addr, flow->port)) {
+		if (flow->seen != now)
+			flow->seen = now;
 		a->addr = flow->addr;
 		a->port = flow->port;
 		return true;
@@ -161,7 +161,7 @@ static __always_inline bool sock_send(struct bpf_sock_addr *ctx, const struct fr
 	if (!peer)
 		return false;
 	if (sock_is(a, &peer->frontend, peer->frontend_port)) {
-		if (sock_sticks(fe, peer->id, peer->seen, &peer->backend, peer->backend_port)) {
+		if (sock_sticks(fe, peer->id, now - peer->seen, &peer->backend, peer->backend_port)) {
 			if (peer->seen != now)
 				peer->seen = now;
 			a->addr = peer->backend;
