@@ -28,11 +28,11 @@ type addresses struct {
 	absent  *absentees
 }
 
-func newAddresses(store *source.Store, writer source.Writer, class convert.Class, now func() time.Time, log *slog.Logger) *addresses {
+func newAddresses(store *source.Store, to access, class convert.Class, now func() time.Time, log *slog.Logger) *addresses {
 	return &addresses{
 		store: store, class: class,
-		records: newRecords(store, writer),
-		status:  &statusWriter{store: store, writer: writer, now: now, log: log, written: map[writtenKey]written{}},
+		records: newRecords(store, to.writer),
+		status:  &statusWriter{store: store, writer: to.writer, events: to.events, now: now, log: log, written: map[writtenKey]written{}},
 		absent:  newAbsentees(store),
 	}
 }

@@ -28,6 +28,7 @@ type cluster struct {
 	watches []chan struct{}
 	writes  int // until the writer dies; negative: it never does
 	log     []string
+	said    []string // events
 }
 
 var errDead = errors.New("killed")
@@ -183,6 +184,12 @@ func (c *cluster) Run(ctx context.Context, kinds []source.Kind, emit func(source
 			return nil
 		}
 	}
+}
+
+func (c *cluster) Event(obj source.Object, eventType, reason, message string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.said = append(c.said, fmt.Sprintf("%s %s %s: %s", obj.GetName(), eventType, reason, message))
 }
 
 // logged returns the writes so far, those of pools left out, and forgets them.

@@ -12,28 +12,50 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/patchbay-net/patchbay/pkg/config"
+	"github.com/patchbay-net/patchbay/pkg/kube"
 	"github.com/patchbay-net/patchbay/pkg/source"
 	"github.com/patchbay-net/patchbay/pkg/source/file"
 )
 
-// work is what the elected controller does with its source until ctx ends.
-type work func(ctx context.Context, src source.Source, writer source.Writer) error
+// access is where the controller at work reads and writes.
+type access struct {
+	source source.Source
+	writer source.Writer
+	events recorder
+}
 
-// opener returns what waits until this process is the one at work, and works
-// until ctx ends or it is that no longer.
-func opener(cfg config.Config, log *slog.Logger) (func(context.Context, work) error, error) {
-	dir, ok := cfg.SourceDir()
-	if !ok {
-		return nil, fmt.Errorf("source %q is not supported", cfg.Source)
+// recorder shows people what happened to an object.
+type recorder interface {
+	Event(obj source.Object, eventType, reason, message string)
+}
+
+// noEvents is the recorder where there is nobody to show them: the log has all.
+type noEvents struct{}
+
+func (noEvents) Event(source.Object, string, string, string) {}
+
+// elector waits until this process is the one at work, and works until ctx ends.
+type elector func(ctx context.Context, work func(context.Context, access) error) error
+
+// newElector returns the elector for the source of the configuration.
+func newElector(cfg config.Config, log *slog.Logger) (elector, error) {
+	if dir, ok := cfg.SourceDir(); ok {
+		return folderElector(file.Options{Dir: dir, StatusDir: cfg.Paths.Status, Log: log})
 	}
-	opts := file.Options{Dir: dir, StatusDir: cfg.Paths.Status, Log: log}
+	return kubeElector(cfg, log)
+}
+
+// folderElector has the status folder locked while it works.
+func folderElector(opts file.Options) (elector, error) {
 	src, err := file.New(opts)
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context, do work) error {
-		unlock, err := lock(ctx, filepath.Join(opts.StatusDir, ".controller.lock"), log)
+	return func(ctx context.Context, work func(context.Context, access) error) error {
+		unlock, err := lock(ctx, filepath.Join(opts.StatusDir, ".controller.lock"), opts.Log)
 		if unlock == nil || err != nil {
 			return err
 		}
@@ -42,7 +64,46 @@ func opener(cfg config.Config, log *slog.Logger) (func(context.Context, work) er
 		if err != nil {
 			return err
 		}
-		return do(ctx, src, writer)
+		return work(ctx, access{src, writer, noEvents{}})
+	}, nil
+}
+
+// The Lease object that says who is at work.
+const (
+	leaseNamespace = "patchbay-system"
+	leaseName      = "patchbay-controller"
+)
+
+// kubeElector holds the Lease while it works. If it loses that, it begins anew,
+// knowing nothing.
+func kubeElector(cfg config.Config, log *slog.Logger) (elector, error) {
+	client, err := kube.New(kube.Options{
+		Kubeconfig: cfg.Kubeconfig, APIServers: cfg.APIServers, StateDir: cfg.Paths.State, Component: leaseName, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("name this candidate: %w", err)
+	}
+	election := kube.Election{
+		Namespace: leaseNamespace, Name: leaseName, Identity: fmt.Sprintf("%s_%s_%d", cfg.NodeName, host, os.Getpid()),
+	}
+	return func(ctx context.Context, work func(context.Context, access) error) error {
+		for {
+			err := client.RunElected(ctx, election, func(ctx context.Context) error {
+				events := client.Recorder(cfg.NodeName)
+				group, ctx := errgroup.WithContext(ctx)
+				group.Go(func() error { return events.Run(ctx) })
+				group.Go(func() error { return work(ctx, access{client, client, events}) })
+				return group.Wait()
+			})
+			if !errors.Is(err, kube.ErrLeadershipLost) {
+				return err
+			}
+			log.Warn("no longer at work", "error", err)
+		}
 	}, nil
 }
 

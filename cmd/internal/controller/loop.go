@@ -24,6 +24,7 @@ const (
 // changes, it looks at all there is and brings it in line. All of its state but
 // the store is that of one goroutine.
 type loop struct {
+	source    source.Source
 	store     *source.Store
 	now       func() time.Time
 	log       *slog.Logger
@@ -32,9 +33,9 @@ type loop struct {
 	failures  int
 }
 
-func newLoop(writer source.Writer, class convert.Class, now func() time.Time, log *slog.Logger) *loop {
+func newLoop(to access, class convert.Class, now func() time.Time, log *slog.Logger) *loop {
 	store := source.NewStore()
-	return &loop{store: store, now: now, log: log, addresses: newAddresses(store, writer, class, now, log)}
+	return &loop{source: to.source, store: store, now: now, log: log, addresses: newAddresses(store, to, class, now, log)}
 }
 
 // kinds are what the controller must have read before it decides anything.
@@ -46,12 +47,12 @@ func kinds() []source.Kind {
 }
 
 // Run follows the source until ctx ends or the source fails.
-func (l *loop) Run(ctx context.Context, src source.Source) error {
+func (l *loop) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	events, done := make(chan source.Event), make(chan error, 1)
 	go func() {
-		done <- src.Run(ctx, kinds(), func(ev source.Event) {
+		done <- l.source.Run(ctx, kinds(), func(ev source.Event) {
 			select {
 			case events <- ev:
 			case <-ctx.Done():

@@ -31,7 +31,7 @@ func start(t *testing.T, c *cluster) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- newLoop(c, ourClass(), time.Now, slog.New(slog.DiscardHandler)).Run(ctx, c)
+		done <- newLoop(access{c, c, c}, ourClass(), time.Now, slog.New(slog.DiscardHandler)).Run(ctx)
 	}()
 	return func() {
 		cancel()
@@ -108,6 +108,10 @@ func TestLoopTellsWhy(t *testing.T) {
 		if conditions = c.service("web").Status.Conditions; len(conditions) != 1 || conditions[0].Status != metav1.ConditionTrue {
 			t.Errorf("want the condition true, got %+v", conditions)
 		}
+		want := []string{"web Warning NoPool: no pool: none has the requested address 198.51.100.1", "web Normal AddressesAssigned: [192.0.2.1]"}
+		if diff := cmp.Diff(want, c.said); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
 		st := c.snapshot()[source.KindIPPool][source.Key{Name: "external"}].(*v1alpha1.IPPool).Status
 		if st.Total != 6 || st.Used != 1 || st.Free != 5 {
 			t.Errorf("want 6 addresses, 1 used and 5 free, got %+v", st)
@@ -171,7 +175,7 @@ func TestLoopTriesAgain(t *testing.T) {
 func TestLoopWaitsForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster()
-		l := newLoop(c, ourClass(), time.Now, slog.New(slog.DiscardHandler))
+		l := newLoop(access{c, c, c}, ourClass(), time.Now, slog.New(slog.DiscardHandler))
 		for _, obj := range []source.Object{pool("192.0.2.0/29"), lb("web")} {
 			c.put(obj)
 			l.take(source.Event{Op: source.Upsert, Kind: kindOf(obj), Key: source.KeyOf(obj), Object: obj})
@@ -197,7 +201,7 @@ func TestLoopKeepsAddressesOfTheUnreadable(t *testing.T) {
 		c.put(lb("web"))
 		runFor(t, c)
 		c.remove(source.KindService, source.Key{Namespace: "default", Name: "web"})
-		l := newLoop(c, ourClass(), time.Now, slog.New(slog.DiscardHandler))
+		l := newLoop(access{c, c, c}, ourClass(), time.Now, slog.New(slog.DiscardHandler))
 		l.take(source.Event{Op: source.Problem, Err: errors.New("web.yaml: document 1: cut short")})
 		for kind, objects := range c.snapshot() {
 			for key, obj := range objects {
@@ -232,7 +236,7 @@ func TestLoopUnreadableRecord(t *testing.T) {
 		c := newCluster()
 		c.put(pool("192.0.2.0/29"))
 		c.put(lb("web"))
-		l := newLoop(c, ourClass(), time.Now, slog.New(slog.DiscardHandler))
+		l := newLoop(access{c, c, c}, ourClass(), time.Now, slog.New(slog.DiscardHandler))
 		l.take(source.Event{Op: source.Problem, Kind: source.KindIPAllocation, Key: source.Key{Name: "192.0.2.1"}, Err: errors.New("cut short")})
 		for kind, objects := range c.snapshot() {
 			for key, obj := range objects {

@@ -21,7 +21,6 @@ import (
 
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/monitor"
-	"github.com/patchbay-net/patchbay/pkg/source"
 	"github.com/patchbay-net/patchbay/pkg/source/convert"
 )
 
@@ -62,7 +61,7 @@ func run(ctx context.Context, path, health string) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	open, err := opener(cfg, log)
+	elect, err := newElector(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -75,10 +74,10 @@ func run(ctx context.Context, path, health string) error {
 	}
 	class := convert.Class{Name: cfg.LoadBalancer.Class, Default: *cfg.LoadBalancer.Default}
 	group.Go(func() error {
-		return open(ctx, func(ctx context.Context, src source.Source, writer source.Writer) error {
-			l := newLoop(writer, class, time.Now, log)
+		return elect(ctx, func(ctx context.Context, to access) error {
+			l := newLoop(to, class, time.Now, log)
 			l.synced = func() { synced.Store(true) }
-			return l.Run(ctx, src)
+			return l.Run(ctx)
 		})
 	})
 	log.Info("started", "source", cfg.Source, "class", class.Name)

@@ -34,6 +34,7 @@ const repeatAfter = 5 * time.Second
 type statusWriter struct {
 	store   *source.Store
 	writer  source.Writer
+	events  recorder
 	now     func() time.Time
 	log     *slog.Logger
 	written map[writtenKey]written
@@ -70,9 +71,11 @@ func (s *statusWriter) service(ctx context.Context, as loadbalancer.Assignment) 
 	}
 	if meta.SetStatusCondition(&want.Status.Conditions, condition) && as.Reason != nil {
 		s.log.Warn("no address as wished", "service", key.String(), "reason", condition.Message)
+		s.events.Event(svc, corev1.EventTypeWarning, condition.Reason, condition.Message)
 	}
 	if !slices.EqualFunc(svc.Status.LoadBalancer.Ingress, want.Status.LoadBalancer.Ingress, sameIP) {
 		s.log.Info("addresses assigned", "service", key.String(), "addresses", as.Addrs)
+		s.events.Event(svc, corev1.EventTypeNormal, "AddressesAssigned", fmt.Sprint(as.Addrs))
 	}
 	return s.update(ctx, source.KindService, svc.Status, want.Status, want)
 }
