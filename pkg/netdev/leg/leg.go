@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/pkg/netdev"
+	"github.com/patchbay-net/patchbay/pkg/netdev/veth"
 )
 
 // prefix opens the names of host ends; digits hex digits follow.
@@ -86,14 +87,12 @@ func Create(l Leg) (ends Ends, err error) {
 	if l.MTU == 0 {
 		l.MTU = bridge.Attrs().MTU
 	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.MasterIndex, attrs.Flags = l.HostName, l.MTU, bridge.Attrs().Index, net.FlagUp
-	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: l.IfName, PeerNamespace: netlink.NsFd(l.Netns)}
-	if l.MAC != [6]byte{} {
-		veth.PeerHardwareAddr = l.MAC[:]
+	pair := veth.Pair{
+		Name: l.HostName, MTU: l.MTU, Master: bridge.Attrs().Index,
+		Peer: veth.Peer{Name: l.IfName, MAC: l.MAC, Netns: l.Netns},
 	}
-	if err := netlink.LinkAdd(veth); err != nil {
-		return Ends{}, fmt.Errorf("make leg %s: %w", l.HostName, err)
+	if err := veth.Create(pair); err != nil {
+		return Ends{}, err
 	}
 	defer func() {
 		if err != nil {
