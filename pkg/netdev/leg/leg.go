@@ -7,10 +7,9 @@
 package leg
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net"
 	"net/netip"
 	"strings"
@@ -37,8 +36,9 @@ var ErrNoBridge = errors.New("no such switch")
 
 // HostName returns the name of the host end of a container's leg.
 func HostName(containerID, ifName string) string {
-	sum := sha256.Sum256([]byte(containerID + "/" + ifName))
-	return prefix + hex.EncodeToString(sum[:])[:digits]
+	sum := fnv.New64a()
+	fmt.Fprintf(sum, "%s/%s", containerID, ifName)
+	return prefix + fmt.Sprintf("%016x", sum.Sum64())[:digits]
 }
 
 // IsHostName tells whether name is a host end's.
