@@ -125,6 +125,12 @@ func (f *fakeDatapath) Announcements() ([]datapath.Announcement, error) {
 
 func (f *fakeDatapath) Drops() ([]datapath.Drop, error) { return nil, nil }
 
+func (f *fakeDatapath) Frontends() []datapath.Frontend {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return make([]datapath.Frontend, len(f.entries))
+}
+
 func (f *fakeDatapath) look(see func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -96,6 +96,10 @@ func (r *Reconciler) restore() {
 	r.problem("agent/snapshot", err)
 	r.store = store
 	r.restored = store.Len(source.KindNode) > 0
+	r.trusted = time.Now()
+	if len(r.Datapath.Frontends()) > 0 {
+		r.trusted = r.trusted.Add(patience)
+	}
 	for _, kind := range Kinds() {
 		for _, obj := range source.List[source.Object](store, kind) {
 			r.services.Apply(source.Event{Op: source.Upsert, Kind: kind, Key: source.KeyOf(obj), Object: obj})

@@ -46,6 +46,7 @@ type Datapath interface {
 	SetAnnouncements([]datapath.Announcement) error
 	Announcements() ([]datapath.Announcement, error)
 	Drops() ([]datapath.Drop, error)
+	Frontends() []datapath.Frontend
 }
 
 // Options are what a Reconciler works with.
@@ -78,8 +79,9 @@ type Reconciler struct {
 	store     *source.Store
 	services  *convert.Services
 	dirty     part
-	restored  bool // the snapshot had objects
-	unsaved   bool // the snapshot lags behind
+	restored  bool      // the snapshot had objects
+	trusted   time.Time // from when on the snapshot counts
+	unsaved   bool      // the snapshot lags behind
 	problems  map[string]problem
 	endpoints map[endpointKey]*endpoint
 	doomed    map[int]string // links to be removed, by index
@@ -114,6 +116,7 @@ const (
 	settleTime = 2 * time.Millisecond // what changes together is taken together
 	retryFirst = 500 * time.Millisecond
 	retryLast  = 30 * time.Second
+	patience   = 3 * time.Second  // for the source, while what an earlier agent put in force still serves
 	renewal    = 10 * time.Second // how often announcements are looked at unasked
 )
 
@@ -131,7 +134,7 @@ func New(o Options) *Reconciler {
 
 // Kinds are the objects that the agent follows.
 func Kinds() []source.Kind {
-	return append(convert.Kinds(), source.KindIPPool, source.KindIPBlock, source.KindIPAllocation, source.KindNodeNetworkState)
+	return append(convert.Kinds(), source.KindIPBlock, source.KindIPAllocation, source.KindNodeNetworkState)
 }
 
 // Run makes passes until ctx ends, and leaves everything in force then.
@@ -163,8 +166,18 @@ func (r *Reconciler) loop(ctx context.Context) error {
 			continue
 		}
 		backoff = retryFirst
-		timer.Reset(renewal)
+		timer.Reset(r.pause())
 	}
+}
+
+// pause is how long the loop may sleep when all is well.
+func (r *Reconciler) pause() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if wait := time.Until(r.trusted); r.restored && wait > 0 {
+		return wait
+	}
+	return renewal
 }
 
 func settle(ctx context.Context, d time.Duration) {
@@ -241,9 +254,10 @@ func (r *Reconciler) take(p part) bool {
 }
 
 // objectsKnown tells whether all objects are known, from the source or from
-// the last snapshot: before that an absent object means nothing.
+// the last snapshot: before that an absent object means nothing. The snapshot
+// may be older than what is in force, so the source goes before it.
 func (r *Reconciler) objectsKnown() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.restored || r.store.Synced(Kinds()...)
+	return r.store.Synced(Kinds()...) || r.restored && !time.Now().Before(r.trusted)
 }

@@ -199,6 +199,31 @@ func TestSnapshotServesWithoutSource(t *testing.T) {
 	})
 }
 
+// TestSnapshotIsPatient: after a restart what is in force is newer than the
+// snapshot may be; the snapshot counts only if the source stays silent.
+func TestSnapshotIsPatient(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		l := newLab(t)
+		l.fill()
+		l.synced()
+		l.await(t, "services in force", func() bool { return len(l.dp.entries) == 3 })
+		l.close()
+		l.dp.look(func() { l.dp.sets = 0 })
+		l.start(t)
+		defer func() { l.close() }()
+		l.await(t, "the links are looked at", func() bool { return l.r.seen().nics != nil })
+		l.dp.look(func() {
+			if l.dp.sets != 0 {
+				t.Error("the snapshot went before the source")
+			}
+		})
+		l.await(t, "services from the snapshot, as the source is silent", func() bool { return l.dp.sets > 0 })
+		if since := time.Since(l.r.started); since < patience {
+			t.Errorf("the snapshot counted after %v, want %v", since, patience)
+		}
+	})
+}
+
 func TestFailureIsSaidAndTriedAgain(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
 		l := newLab(t)

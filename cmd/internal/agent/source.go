@@ -3,11 +3,11 @@
 package agent
 
 import (
-	"fmt"
 	"log/slog"
 	"strings"
 
 	"github.com/patchbay-net/patchbay/pkg/config"
+	"github.com/patchbay-net/patchbay/pkg/kube"
 	"github.com/patchbay-net/patchbay/pkg/source"
 	"github.com/patchbay-net/patchbay/pkg/source/file"
 )
@@ -16,7 +16,11 @@ import (
 func openSource(cfg config.Config, log *slog.Logger) (source.Source, source.Writer, error) {
 	dir, ok := cfg.SourceDir()
 	if !ok {
-		return nil, nil, fmt.Errorf("source %q is not supported", cfg.Source)
+		client, err := kube.New(kube.Options{
+			Kubeconfig: cfg.Kubeconfig, APIServers: cfg.APIServers, StateDir: cfg.Paths.State,
+			PodsOfNode: cfg.NodeName, Component: "patchbayd", Log: log,
+		})
+		return client, client, err
 	}
 	opts := file.Options{Dir: dir, StatusDir: cfg.Paths.Status, Log: log}
 	src, err := file.New(opts)
