@@ -108,7 +108,6 @@ func TestServiceNotServed(t *testing.T) {
 	tests := []struct{ name, spec string }{
 		{"headless", `{clusterIP: None, ports: [{port: 80}]}`},
 		{"headless, list alone", `{clusterIPs: [None], ports: [{port: 80}]}`},
-		{"no address yet", `{ports: [{port: 80}]}`},
 		{"ExternalName", `{type: ExternalName, externalName: db.example, clusterIP: 10.96.0.1}`},
 	}
 	for _, tt := range tests {
@@ -119,6 +118,10 @@ func TestServiceNotServed(t *testing.T) {
 				t.Error("want it not served")
 			}
 		})
+	}
+	_, ok, err := Service(read[corev1.Service](t, `{metadata: {name: x}, spec: {ports: [{port: 80}]}}`))
+	if checkErr(t, err, "clusterIPs: has none"); ok {
+		t.Error("want a Service without ClusterIP not served")
 	}
 	other := read[corev1.Service](t, `{metadata: {name: x, labels: {service.kubernetes.io/service-proxy-name: mesh}}, spec: {clusterIP: 10.96.0.1}}`)
 	if _, ok, _ := Service(other); ok {

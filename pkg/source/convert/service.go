@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,9 +29,12 @@ func Service(obj *corev1.Service) (service.Service, bool, error) {
 	if spec.Type == corev1.ServiceTypeExternalName || obj.Labels[labelProxyName] != "" {
 		return service.Service{}, false, nil
 	}
+	if spec.ClusterIP == corev1.ClusterIPNone || slices.Contains(spec.ClusterIPs, corev1.ClusterIPNone) {
+		return service.Service{}, false, nil
+	}
 	clusterIPs, errIPs := parseAddrs("clusterIPs", clusterIPs(spec))
 	if len(clusterIPs) == 0 {
-		return service.Service{}, false, errIPs
+		return service.Service{}, false, errors.Join(errIPs, errors.New("clusterIPs: has none, and without one a Service isn't served"))
 	}
 	externalIPs, errExternal := parseAddrs("externalIPs", spec.ExternalIPs)
 	ports, errPorts := servicePorts(spec.Ports)
@@ -53,16 +57,12 @@ func Service(obj *corev1.Service) (service.Service, bool, error) {
 	return svc, true, errors.Join(errIPs, errExternal, errPorts, errRanges, errIngress, errNICs)
 }
 
-// clusterIPs returns the Service's cluster addresses, none for a headless one.
+// clusterIPs returns the Service's cluster addresses.
 func clusterIPs(spec *corev1.ServiceSpec) []string {
-	list := spec.ClusterIPs
-	if len(list) == 0 && spec.ClusterIP != "" {
-		list = []string{spec.ClusterIP}
+	if len(spec.ClusterIPs) == 0 && spec.ClusterIP != "" {
+		return []string{spec.ClusterIP}
 	}
-	if len(list) > 0 && list[0] == corev1.ClusterIPNone {
-		return nil
-	}
-	return list
+	return spec.ClusterIPs
 }
 
 // externalLocal tells whether the Service is open to the outside, and its
