@@ -96,7 +96,7 @@ func TestGoSizes(t *testing.T) {
 		}
 		for _, d := range file.Decls {
 			f, ok := d.(*ast.FuncDecl)
-			if !ok || f.Body == nil {
+			if !ok || f.Body == nil || strings.HasSuffix(s.path, "_test.go") { // a table may be long
 				continue
 			}
 			if n := fset.Position(f.End()).Line - fset.Position(f.Pos()).Line + 1; n > maxGoFunc {
