@@ -166,6 +166,8 @@ __noinline int send(struct __sk_buff *skb, struct pkt *p, struct flow *f)
 
 	if (!p || !f || !cfg)
 		return -DROP_BUG;
+	if (p->t.proto == IPPROTO_SCTP && changes_ports(p, f))
+		return -DROP_PROTOCOL; /* CRC32c over all of it */
 	if (f->way == WAY_TUNNEL) {
 		cut = check_size(skb, p, cfg->tunnel_mtu, !(f->flags & FLOW_REPLY));
 		if (cut < 0)

@@ -287,3 +287,42 @@ func TestEcho(t *testing.T) {
 			out: packet.Build(packet.Eth{Src: nicMAC, Dst: routerMAC}, packet.IPv6{Src: vip6, Dst: cli6}, packet.ICMPv6{Type: 129, Rest: 0x00070001}, data)},
 	})
 }
+
+// SCTP's checksum covers no addresses; a port would change all of it.
+func TestSCTP(t *testing.T) {
+	n := newNode(t)
+	n.service(1, service{addr: clusIP, port: 80, proto: 132, scopes: cluster, backends: []netip.AddrPort{ap(podA2, 80)}})
+	n.service(2, service{addr: clusIP, port: 81, proto: 132, scopes: cluster, backends: []netip.AddrPort{ap(podA2, 80)}})
+	init := func(port uint16) packet.Payload {
+		b := binary.BigEndian.AppendUint16(nil, 4000)
+		return append(binary.BigEndian.AppendUint16(b, port), "tag, crc, chunks"...)
+	}
+	v4 := func(dst netip.Addr) packet.IPv4 { return packet.IPv4{Src: podA, Dst: dst, Protocol: 132} }
+	n.steps([]step{
+		{name: "same port", program: "tc_pod_in", verdict: redirect,
+			in: packet.Build(fromA, v4(clusIP), init(80)), out: packet.Build(toA2, v4(podA2), init(80))},
+		{name: "another port", program: "tc_pod_in", verdict: drop, reason: objects.MapDropReasonDROP_PROTOCOL,
+			in: packet.Build(fromA, v4(clusIP), init(81))},
+	})
+}
+
+// The same for IPv6, whose fragments have an extension header.
+func TestFragments6(t *testing.T) {
+	n := newNode(t)
+	n.endpoint(podA26, here, macA2)
+	n.service(1, service{addr: clusIP6, port: 53, proto: 17, scopes: cluster, backends: []netip.AddrPort{ap(podA26, 5353)}})
+	data := packet.Payload("sixteen bytes ..and the others..")
+	whole := packet.Build(fromA, packet.IPv6{Src: podA6, Dst: clusIP6}, packet.UDP{Src: 4000, Dst: 53}, data)
+	after := packet.Build(toA2, packet.IPv6{Src: podA6, Dst: podA26}, packet.UDP{Src: 4000, Dst: 5353}, data)
+	fragment := func(offset uint16, more bool) packet.Fragment6 {
+		return packet.Fragment6{Offset: offset, More: more, ID: 7, NextHeader: 17}
+	}
+	n.steps([]step{
+		{name: "first", program: "tc_pod_in", verdict: redirect,
+			in:  packet.Build(fromA, packet.IPv6{Src: podA6, Dst: clusIP6, NextHeader: 44}, fragment(0, true), packet.Payload(whole[54:54+24])),
+			out: packet.Build(toA2, packet.IPv6{Src: podA6, Dst: podA26, NextHeader: 44}, fragment(0, true), packet.Payload(after[54:54+24]))},
+		{name: "later", program: "tc_pod_in", verdict: redirect,
+			in:  packet.Build(fromA, packet.IPv6{Src: podA6, Dst: clusIP6, NextHeader: 44}, fragment(24, false), packet.Payload(whole[54+24:])),
+			out: packet.Build(toA2, packet.IPv6{Src: podA6, Dst: podA26, NextHeader: 44}, fragment(24, false), packet.Payload(whole[54+24:]))},
+	})
+}

@@ -52,6 +52,7 @@ func TestLoadBalancerRemote(t *testing.T) {
 	n := newNode(t)
 	n.service(1, service{addr: vip, port: 80, proto: 6, scopes: external, backends: []netip.AddrPort{ap(podB, 8080)}})
 	n.service(2, service{addr: vip, port: 81, proto: 6, scopes: external, backends: []netip.AddrPort{ap(podC, 8080)}})
+	n.service(3, service{addr: vip, port: 82, proto: 6, scopes: external, backends: []netip.AddrPort{ap(nodeB, 8080)}})
 	answer := packet.TCP{Src: 8080, Dst: 4000, Flags: packet.SYN | packet.ACK}
 	big := make(packet.Payload, 1460)
 	tooBig := packet.Build(fromRouter, packet.IPv4{Src: client, Dst: vip, DF: true}, packet.TCP{Src: 4000, Dst: 81, Flags: packet.ACK}, big)
@@ -73,6 +74,12 @@ func TestLoadBalancerRemote(t *testing.T) {
 			in: tooBig,
 			out: packet.Build(toRouter, packet.IPv4{Src: vip, Dst: client, DF: true},
 				packet.ICMP{Type: 3, Code: 4, Rest: 1450}, packet.Quote(tooBig, 40))},
+		{name: "backend on the other node's network", program: "tc_uplink_in", verdict: redirect,
+			in:  packet.Build(fromRouter, packet.IPv4{Src: client, Dst: vip}, packet.TCP{Src: 4000, Dst: 82, Flags: packet.SYN}),
+			out: packet.Build(fromRouter, packet.IPv4{Src: client, Dst: nodeB, TTL: 63}, packet.TCP{Src: 4000, Dst: 8080, Flags: packet.SYN})},
+		{name: "its answer", program: "tc_uplink_in", verdict: redirect,
+			in:  packet.Build(fromPeer, packet.IPv4{Src: nodeB, Dst: client}, answer),
+			out: packet.Build(toRouter, packet.IPv4{Src: vip, Dst: client, TTL: 63}, packet.TCP{Src: 82, Dst: 4000, Flags: packet.SYN | packet.ACK})},
 		{name: "SYN-ACK to the tunnel's flow", program: "tc_uplink_in", verdict: redirect,
 			in:  packet.Build(fromPeer, packet.IPv4{Src: podC, Dst: client}, answer),
 			out: packet.Build(toRouter, packet.IPv4{Src: vip, Dst: client, TTL: 63}, packet.TCP{Src: 81, Dst: 4000, Flags: packet.SYN | packet.ACK})},
