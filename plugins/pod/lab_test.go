@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
@@ -104,9 +105,17 @@ type fakeAgent struct {
 func startAgent(t testing.TB, socket string, node *netlab.Namespace) *fakeAgent {
 	t.Helper()
 	a := &fakeAgent{node: node, endpoints: map[agentapi.EndpointKey]agentapi.Endpoint{}, ready: true}
+	a.start(t, socket)
+	t.Cleanup(func() { a.stop() })
+	return a
+}
+
+func (a *fakeAgent) start(t testing.TB, socket string) {
 	listener, err := agentapi.Listen(socket)
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		a.stop = func() {}
+		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -118,8 +127,13 @@ func startAgent(t testing.TB, socket string, node *netlab.Namespace) *fakeAgent 
 		}
 		a.removals.Wait()
 	})
-	t.Cleanup(a.stop)
-	return a
+}
+
+// restart ends the agent and starts it again; it is away for a moment.
+func (a *fakeAgent) restart(t testing.TB, socket string) {
+	a.stop()
+	time.Sleep(3 * time.Millisecond) // the absence itself
+	a.start(t, socket)
 }
 
 func (a *fakeAgent) handler() agentapi.Handler {
