@@ -137,7 +137,7 @@ type MapFlow struct {
 	Smac    [6]uint8
 	Way     uint8
 	Flags   uint8
-	Pad     [6]uint8
+	From    [6]uint8
 }
 
 type MapFlowFlags uint32

@@ -3,17 +3,20 @@
 package services
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
 	"github.com/patchbay-net/patchbay/pkg/service"
 )
 
-// setFrontends writes the frontends that are new or differ, then deletes those
-// that are gone. A frontend whose Service could not be placed stays as it is.
-func (s *Services) setFrontends(p *plan) error {
+// writeFrontends writes the frontends that are new or differ. One whose Service
+// could not be placed stays as it is.
+func (s *Services) writeFrontends(p *plan) error {
 	var keys []objects.MapFrontendKey
 	var values []objects.MapFrontend
 	for key, w := range p.frontends {
@@ -26,36 +29,67 @@ func (s *Services) setFrontends(p *plan) error {
 			values = append(values, value)
 		}
 	}
-	if len(keys) > 0 {
-		n, err := s.maps.Frontends.BatchUpdate(keys, values, nil)
-		for i := range n {
-			s.frontends[keys[i]] = values[i]
-		}
-		if err != nil {
-			return fmt.Errorf("write frontends: %w", err)
-		}
+	if len(keys) == 0 {
+		return nil
 	}
-	return s.deleteFrontends(p)
+	n, err := s.maps.Frontends.BatchUpdate(keys, values, nil)
+	for i := range n {
+		s.forget(keys[i])
+		s.note(keys[i], values[i])
+	}
+	// A word that was made for a frontend that isn't there has no users.
+	for i := n; i < len(keys); i++ {
+		s.users[values[i].Service] += 0
+	}
+	if err != nil {
+		return fmt.Errorf("write frontends: %w", err)
+	}
+	return nil
 }
 
-func (s *Services) deleteFrontends(p *plan) error {
+// deleteFrontends deletes those of had that are not wanted any more.
+func (s *Services) deleteFrontends(p *plan, had []objects.MapFrontendKey) error {
 	var keys []objects.MapFrontendKey
-	for key := range s.frontends {
-		if _, ok := p.frontends[key]; !ok {
+	for _, key := range had {
+		_, there := s.frontends[key]
+		_, wanted := p.frontends[key]
+		if there && !wanted && s.addresses[key] == 0 {
 			keys = append(keys, key)
 		}
 	}
+	slices.SortFunc(keys, compareKeys)
+	keys = slices.Compact(keys)
 	if len(keys) == 0 {
 		return nil
 	}
 	n, err := s.maps.Frontends.BatchDelete(keys, nil)
 	for _, key := range keys[:n] {
-		delete(s.frontends, key)
+		s.forget(key)
 	}
 	if err != nil {
 		return fmt.Errorf("delete frontends: %w", err)
 	}
 	return nil
+}
+
+// note remembers what a frontend says now, and forget that it is gone.
+func (s *Services) note(key objects.MapFrontendKey, value objects.MapFrontend) {
+	s.frontends[key] = value
+	s.users[value.Service]++
+	s.readers[value.Ranges]++
+}
+
+func (s *Services) forget(key objects.MapFrontendKey) {
+	if old, ok := s.frontends[key]; ok {
+		s.users[old.Service]--
+		s.readers[old.Ranges]--
+		delete(s.frontends, key)
+	}
+}
+
+func compareKeys(a, b objects.MapFrontendKey) int {
+	return cmp.Or(bytes.Compare(a.Addr.B[:], b.Addr.B[:]), cmp.Compare(a.Port, b.Port),
+		cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Scope, b.Scope))
 }
 
 func (s *Services) frontendValue(w wanted) objects.MapFrontend {

@@ -55,8 +55,7 @@ func (s *Services) plan(entries []service.Entry) *plan {
 		key := frontendKey(e.Frontend)
 		g.frontends = append(g.frontends, key)
 		p.frontends[key] = wanted{e, g}
-		if e.Kind != service.NodePort {
-			// A node's own address has other ports too.
+		if hasAddress(e) {
 			p.frontends[addressKey(e.Frontend)] = wanted{}
 		}
 	}

@@ -60,7 +60,7 @@ func (s *Services) restoreFrontends() error {
 			return fmt.Errorf("read frontends: %w", err)
 		}
 		for i := range n {
-			s.frontends[keys[i]] = values[i]
+			s.note(keys[i], values[i])
 		}
 		if err != nil {
 			return nil

@@ -5,6 +5,7 @@ package services
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,6 +43,11 @@ type Services struct {
 	frontends map[objects.MapFrontendKey]objects.MapFrontend
 	tables    map[uint32]*table
 	sources   map[string]uint32 // id of a list of source ranges, by its text
+	users     map[uint32]int    // of a word: how many frontends name it
+	readers   map[uint32]int    // of a list of source ranges, likewise
+
+	entries   []service.Entry                // as last set; nil after a restart or an error
+	addresses map[objects.MapFrontendKey]int // of an address alone: how many of entries have it
 }
 
 // Open takes over the maps with what is in them. The maps stay the caller's.
@@ -61,6 +67,9 @@ func Open(maps Maps, clock func() time.Time) (*Services, error) {
 		frontends:  map[objects.MapFrontendKey]objects.MapFrontend{},
 		tables:     map[uint32]*table{},
 		sources:    map[string]uint32{},
+		users:      map[uint32]int{},
+		readers:    map[uint32]int{},
+		addresses:  map[objects.MapFrontendKey]int{},
 	}
 	if err := s.restore(); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -89,15 +98,21 @@ func (s *Services) Set(entries []service.Entry) error {
 	defer s.mu.Unlock()
 	s.wake()
 
-	var errs []error
-	p := s.plan(entries)
-	errs = append(errs, s.addSources(p))
+	c := s.diff(entries)
+	s.count(c.old, -1)
+	s.count(c.entries, 1)
+	p := s.plan(c.entries)
+	errs := []error{s.addSources(p)}
 	gone, err := s.switchTables(p)
-	errs = append(errs, err)
-	errs = append(errs, s.setFrontends(p))
+	errs = append(errs, err, s.writeFrontends(p), s.deleteFrontends(p, c.had))
 	more, err := s.clear()
-	errs = append(errs, err)
-	return errors.Join(append(errs, s.flush(append(gone, more...)))...)
+	errs = append(errs, err, s.flush(append(gone, more...)))
+	err = errors.Join(errs...)
+	s.entries = nil
+	if err == nil {
+		s.entries = slices.Clone(entries)
+	}
+	return err
 }
 
 // Rest returns what has rested long enough to use. Call it now and then.
@@ -118,13 +133,14 @@ func (s *Services) wake() {
 // clear takes out the words and source ranges that no frontend names any
 // more, and returns the backends that went with them.
 func (s *Services) clear() ([]uint32, error) {
-	used := map[uint32]bool{}
-	for _, fe := range s.frontends {
-		used[fe.Service] = true
-	}
 	var gone []uint32
-	for word, t := range s.tables {
-		if used[word] {
+	for word, users := range s.users {
+		if users > 0 {
+			continue
+		}
+		delete(s.users, word)
+		t := s.tables[word]
+		if t == nil {
 			continue
 		}
 		gone = append(gone, t.ids...)

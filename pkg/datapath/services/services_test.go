@@ -4,6 +4,7 @@ package services
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
@@ -327,6 +328,79 @@ func TestFlush(t *testing.T) {
 	}
 }
 
+// TestSetRandom compares many small changes with what one Set on fresh maps
+// would give, and with what a restart reads back.
+func TestSetRandom(t *testing.T) {
+	l := newLab(t)
+	s := l.open(t)
+	rnd := rand.New(rand.NewPCG(3, 4))
+	for step := range 100 {
+		var entries []service.Entry
+		for i := range 12 {
+			if rnd.IntN(4) == 0 {
+				continue
+			}
+			var addrs []string
+			for j := range 5 {
+				if rnd.IntN(2) == 0 {
+					addrs = append(addrs, fmt.Sprintf("10.0.%d.%d:1", i, j))
+				}
+			}
+			e := entry(fmt.Sprintf("10.96.0.%d:%d", i/3, 80+i%3), backends(addrs...)...)
+			e.Port.Name = fmt.Sprint(i)
+			e.Consistent = i%4 == 0
+			if rnd.IntN(3) == 0 {
+				e.SourceRanges = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, byte(rnd.IntN(2))}), 24)}
+			}
+			entries = append(entries, e)
+		}
+		set(t, s, entries...)
+		l.now = l.now.Add(time.Duration(rnd.IntN(4)) * time.Second)
+		if step%20 == 19 {
+			s = l.open(t)
+			set(t, s, entries...)
+		}
+		l.wantEntries(t, s, entries)
+	}
+}
+
+// wantEntries wants the maps to hold exactly entries.
+func (l *lab) wantEntries(t *testing.T, s *Services, entries []service.Entry) {
+	t.Helper()
+	keys := map[objects.MapFrontendKey]bool{}
+	for _, e := range entries {
+		keys[frontendKey(e.Frontend)], keys[addressKey(e.Frontend)] = true, true
+		var want []string
+		for _, b := range e.Backends {
+			want = append(want, b.Addr.String())
+		}
+		l.want(t, netip.AddrPortFrom(e.Frontend.IP, e.Frontend.Port).String(), want...)
+	}
+	var key objects.MapFrontendKey
+	var value objects.MapFrontend
+	ranges := map[uint32]bool{}
+	for it := l.maps.Frontends.Iterate(); it.Next(&key, &value); {
+		if !keys[key] {
+			t.Errorf("frontend %+v: want none", key)
+		}
+		if s.frontends[key] != value {
+			t.Errorf("frontend %+v: map has %+v, owner %+v", key, value, s.frontends[key])
+		}
+		delete(keys, key)
+		ranges[value.Ranges] = true
+	}
+	if len(keys) > 0 {
+		t.Errorf("frontends: %d missing", len(keys))
+	}
+	var rangeKey objects.MapRangeKey
+	var one uint32
+	for it := l.maps.SourceRanges.Iterate(); it.Next(&rangeKey, &one); {
+		if !ranges[rangeKey.Ranges] {
+			t.Errorf("source ranges %d: no frontend has them", rangeKey.Ranges)
+		}
+	}
+}
+
 func many(n int) []service.Entry {
 	entries := make([]service.Entry, n)
 	for i := range entries {
@@ -380,5 +454,19 @@ func TestFrontends(t *testing.T) {
 	if diff := cmp.Diff(want, s.Frontends(), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("frontends (-want +got):\n%s", diff)
+	}
+}
+
+// BenchmarkSetOne changes one Service of 10,000, as an endpoint's change does.
+func BenchmarkSetOne(b *testing.B) {
+	l := newLab(b)
+	s := l.open(b)
+	entries := many(10000)
+	set(b, s, entries...)
+	all := entries[5000].Backends
+	for i := 0; b.Loop(); i++ {
+		entries[5000].Backends = all[i%2:]
+		set(b, s, entries...)
+		l.now = l.now.Add(grace)
 	}
 }

@@ -41,12 +41,8 @@ func (s *Services) addSources(p *plan) error {
 
 // clearSources takes out the lists that no frontend names any more.
 func (s *Services) clearSources() error {
-	used := map[uint32]bool{}
-	for _, fe := range s.frontends {
-		used[fe.Ranges] = true
-	}
 	for text, id := range s.sources {
-		if used[id] {
+		if s.readers[id] > 0 {
 			continue
 		}
 		for prefix := range strings.SplitSeq(text, " ") {
@@ -55,6 +51,7 @@ func (s *Services) clearSources() error {
 			}
 		}
 		delete(s.sources, text)
+		delete(s.readers, id)
 		s.sourceIDs.release(span{id, 1}, s.clock().Add(grace))
 	}
 	return nil
