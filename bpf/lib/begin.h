@@ -138,6 +138,7 @@ static __always_inline int compose(const struct pkt *p, const struct backend *b,
 	s->forward.dport = b->port;
 	s->forward.seen = now;
 	s->forward.flags = p->hook == HOOK_UPLINK_IN && p->flags & PKT_CLUSTER ? FLOW_PEER : 0;
+	__builtin_memcpy(s->forward.from, p->smac, sizeof(p->smac));
 	s->reply.saddr = p->t.daddr;
 	s->reply.daddr = p->t.saddr;
 	s->reply.sport = p->t.dport;

@@ -52,7 +52,7 @@ struct flow {
 	__u8 smac[6];
 	__u8 way;	  /* enum flow_way */
 	__u8 flags;	  /* enum flow_flags */
-	__u8 pad[6];
+	__u8 from[6];	  /* whose frames brought it, for flows from a NIC */
 };
 _Static_assert(sizeof(struct flow) == 88, "flow");
 

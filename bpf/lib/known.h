@@ -17,6 +17,20 @@
 #include "route.h"
 #include "send.h"
 
+/* Answers go where the latest packet came from: a client's router may change. */
+static __always_inline void follow_sender(const struct pkt *p, struct flow *f, bool confirmed)
+{
+	struct flow *other;
+	struct flow_key k;
+
+	if (p->hook != HOOK_UPLINK_IN || f->flags & FLOW_REPLY || mac_equal(f->from, p->smac))
+		return;
+	flow_pair(&k, f, p->t.proto);
+	other = flow_other(&k, confirmed);
+	if (other && !way_back(p, other))
+		__builtin_memcpy(f->from, p->smac, sizeof(f->from));
+}
+
 /* A known flow's packet is translated and sent as its entry says. */
 __noinline int known_flow(struct __sk_buff *skb, struct pkt *p)
 {
@@ -37,6 +51,7 @@ __noinline int known_flow(struct __sk_buff *skb, struct pkt *p)
 		if (!f)
 			return -DROP_BUG;
 	}
+	follow_sender(p, f, confirmed);
 	return send(skb, p, f);
 }
 
