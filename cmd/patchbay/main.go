@@ -5,7 +5,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -15,20 +14,15 @@ import (
 	"github.com/patchbay-net/patchbay/plugins/vswitch"
 )
 
-func init() {
-	runtime.LockOSThread() // namespaces belong to threads
-}
+func init() { runtime.LockOSThread() } // namespaces belong to threads
 
 func main() {
-	switch name := filepath.Base(os.Args[0]); name {
-	case "patchbay":
-		pod.Main()
+	switch filepath.Base(os.Args[0]) {
 	case "patchbay-vswitch":
 		vswitch.Main()
 	case "patchbay-ipam":
 		ipam.Main()
 	default:
-		fmt.Fprintf(os.Stderr, "%s: call me patchbay, patchbay-vswitch or patchbay-ipam\n", name)
-		os.Exit(1)
+		pod.Main()
 	}
 }

@@ -134,8 +134,13 @@ func (l Link) sysctls() error {
 	)
 }
 
-// configureHost leads the node's packets for the pod to it.
+// configureHost leads the node's packets for the pod to it. Sources are checked
+// by the agent's program: the kernel's check would drop replies to Services
+// that the node itself called, from an end without addresses.
 func (l Link) configureHost(index int) error {
+	if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+l.HostName+"/rp_filter", []byte("0"), 0); err != nil {
+		return fmt.Errorf("configure %s: %w", l.HostName, err)
+	}
 	for _, n := range l.hostNeighbours(index) {
 		if err := netlink.NeighSet(&n); err != nil {
 			return fmt.Errorf("add neighbour %s on %s: %w", n.IP, l.HostName, err)

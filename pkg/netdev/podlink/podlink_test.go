@@ -30,6 +30,7 @@ func newLab(t testing.TB) *lab {
 	l := &lab{node: netlab.New(t), pod: netlab.New(t)}
 	l.link = Link{HostName: hostName, IfName: "eth0", MTU: 1400, MAC: PodMAC(hostName), Netns: open(t, l.pod),
 		Addrs: []netip.Addr{netip.MustParseAddr("10.244.0.7"), netip.MustParseAddr("fd00:244::7")}}
+	l.node.Sysctl(t, "net/ipv4/conf/default/rp_filter", "2")
 	l.node.Addr(t, "lo", "192.0.2.1/32")
 	l.node.Addr(t, "lo", "fd00:1::1/128")
 	return l
@@ -73,6 +74,9 @@ func TestCreate(t *testing.T) {
 	}
 	if out := l.pod.Exec(t, "ip", "-o", "link", "show", "eth0"); !strings.Contains(out, "mtu 1400") {
 		t.Errorf("pod's end: %s, want mtu 1400", out)
+	}
+	if out := l.node.Exec(t, "cat", "/proc/sys/net/ipv4/conf/"+hostName+"/rp_filter"); strings.TrimSpace(out) != "0" {
+		t.Errorf("rp_filter of the host end = %s, want 0", out)
 	}
 	l.do(t, func() error {
 		addrs, err := Addrs()
