@@ -29,7 +29,7 @@ func newAbsentees(store *source.Store) *absentees {
 
 // observe takes an event of the stream in.
 func (a *absentees) observe(ev source.Event) {
-	if ev.Op == source.Problem && !a.store.Synced(source.KindService) {
+	if ev.Op == source.Problem && !a.store.Synced(kinds()...) {
 		a.doubt = true
 	}
 	switch ev.Kind {

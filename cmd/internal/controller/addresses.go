@@ -23,17 +23,17 @@ import (
 type addresses struct {
 	store   *source.Store
 	class   convert.Class
-	records *records
+	records records
 	status  *statusWriter
 	absent  *absentees
 }
 
-func newAddresses(store *source.Store, to access, class convert.Class, now func() time.Time, log *slog.Logger) *addresses {
+func newAddresses(store *source.Store, to access, absent *absentees, class convert.Class, now func() time.Time, log *slog.Logger) *addresses {
 	return &addresses{
 		store: store, class: class,
 		records: newRecords(store, to.writer),
 		status:  &statusWriter{store: store, writer: to.writer, events: to.events, now: now, log: log, written: map[writtenKey]written{}},
-		absent:  newAbsentees(store),
+		absent:  absent,
 	}
 }
 

@@ -4,6 +4,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -28,21 +29,28 @@ type loop struct {
 	store     *source.Store
 	now       func() time.Time
 	log       *slog.Logger
+	absent    *absentees
 	addresses *addresses
+	blocks    *nodeBlocks
 	synced    func() // told when all has been read; may be nil
 	failures  int
 }
 
 func newLoop(to access, class convert.Class, now func() time.Time, log *slog.Logger) *loop {
 	store := source.NewStore()
-	return &loop{source: to.source, store: store, now: now, log: log, addresses: newAddresses(store, to, class, now, log)}
+	absent := newAbsentees(store)
+	return &loop{
+		source: to.source, store: store, now: now, log: log, absent: absent,
+		addresses: newAddresses(store, to, absent, class, now, log),
+		blocks:    newNodeBlocks(store, to, absent, log),
+	}
 }
 
 // kinds are what the controller must have read before it decides anything.
 func kinds() []source.Kind {
 	return []source.Kind{
 		source.KindService, source.KindNamespace, source.KindNode,
-		source.KindIPPool, source.KindIPAllocation,
+		source.KindIPPool, source.KindIPAllocation, source.KindIPBlock,
 	}
 }
 
@@ -84,7 +92,7 @@ func (l *loop) Run(ctx context.Context) error {
 
 // take enters an event into the store.
 func (l *loop) take(ev source.Event) {
-	l.addresses.absent.observe(ev)
+	l.absent.observe(ev)
 	if ev.Op == source.Problem {
 		l.log.Warn("object not used", "kind", ev.Kind, "object", ev.Key.String(), "error", ev.Err)
 		return
@@ -102,10 +110,11 @@ func (l *loop) reconcile(ctx context.Context) time.Duration {
 		l.synced()
 	}
 	again, err := l.addresses.reconcile(ctx, l.now())
+	err = errors.Join(err, l.blocks.reconcile(ctx, l.now()))
 	if err != nil && ctx.Err() == nil {
 		l.failures++
 		wait := min(time.Second<<min(l.failures-1, 10), maxWait)
-		l.log.Error("reconcile addresses", "error", err, "again", wait)
+		l.log.Error("reconcile", "error", err, "again", wait)
 		return wait
 	}
 	l.failures = 0
