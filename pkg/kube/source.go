@@ -34,7 +34,7 @@ func (c *Client) Run(ctx context.Context, kinds []source.Kind, emit func(source.
 		emit(ev)
 	}
 	reflectors := make([]*cache.Reflector, 0, len(kinds))
-	for _, kind := range kinds {
+	for _, kind := range source.Distinct(kinds) {
 		r, err := c.reflector(kind, locked)
 		if err != nil {
 			return err

@@ -3,7 +3,11 @@
 package kube
 
 import (
+	"slices"
+	"unique"
+
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/patchbay-net/patchbay/pkg/source"
@@ -22,6 +26,43 @@ func trim(obj source.Object) {
 		trimPod(obj)
 	case *corev1.Node:
 		trimNode(obj)
+	case *discoveryv1.EndpointSlice:
+		trimSlice(obj)
+	}
+}
+
+// trimSlice makes a slice as small as it can be: there may be a hundred thousand
+// endpoints, on few nodes.
+func trimSlice(slice *discoveryv1.EndpointSlice) {
+	slice.OwnerReferences, slice.GenerateName = nil, ""
+	slice.Endpoints = slices.Clone(slice.Endpoints) // without the room left for more
+	shared := map[string]*string{}
+	share := func(p *string) *string {
+		if p == nil {
+			return nil
+		}
+		if shared[*p] == nil {
+			one := unique.Make(*p).Value()
+			shared[one] = &one
+		}
+		return shared[*p]
+	}
+	yes, no := true, false
+	flag := func(p *bool) *bool {
+		switch {
+		case p == nil:
+			return nil
+		case *p:
+			return &yes
+		}
+		return &no
+	}
+	for i := range slice.Endpoints {
+		ep := &slice.Endpoints[i]
+		ep.TargetRef, ep.Hostname, ep.DeprecatedTopology = nil, nil, nil
+		ep.NodeName, ep.Zone = share(ep.NodeName), share(ep.Zone)
+		c := &ep.Conditions
+		c.Ready, c.Serving, c.Terminating = flag(c.Ready), flag(c.Serving), flag(c.Terminating)
 	}
 }
 

@@ -5,6 +5,7 @@ package source
 import (
 	"fmt"
 	"reflect"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -74,6 +75,17 @@ func Types() []Type {
 		{KindBGPPeer, own, "bgppeers", false, func() Object { return &v1alpha1.BGPPeer{} }},
 		{KindNodeNetworkState, own, "nodenetworkstates", false, func() Object { return &v1alpha1.NodeNetworkState{} }},
 	}
+}
+
+// Distinct returns the kinds in their order, each once.
+func Distinct(kinds []Kind) []Kind {
+	var out []Kind
+	for _, kind := range kinds {
+		if !slices.Contains(out, kind) {
+			out = append(out, kind)
+		}
+	}
+	return out
 }
 
 // KindOf returns the kind of an object by its Go type.

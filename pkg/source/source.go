@@ -103,7 +103,7 @@ type Event struct {
 // both pass the suite in source/sourcetest.
 type Source interface {
 	// Run emits what exists of the given kinds as Upserts, then one Synced per
-	// kind, then changes as they happen, until ctx ends (nil is returned) or the
+	// distinct kind, then changes as they happen, until ctx ends (nil is returned) or the
 	// source as a whole can't go on (an error that says why). Emit is called
 	// from one goroutine at a time and is never called after Run returned.
 	//

@@ -73,7 +73,7 @@ func checkDir(dir string) error {
 func (s *Source) Run(ctx context.Context, kinds []source.Kind, emit func(source.Event)) error {
 	r := &run{
 		Options: s.opts,
-		kinds:   kinds,
+		kinds:   source.Distinct(kinds),
 		emit:    emit,
 		objects: &folder{dir: s.opts.Dir},
 		status:  &folder{dir: s.opts.StatusDir},

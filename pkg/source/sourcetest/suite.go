@@ -119,7 +119,7 @@ func testExisting(t *testing.T, b Backend) {
 	b.Put(t, webService())
 	b.Put(t, webSlice())
 	b.Put(t, pool("external", "203.0.113.0/28"))
-	kinds := []source.Kind{source.KindService, source.KindEndpointSlice, source.KindIPPool}
+	kinds := []source.Kind{source.KindService, source.KindEndpointSlice, source.KindIPPool, source.KindService}
 	r := Record(t, b.Source(), kinds...)
 	r.WaitSynced(t, kinds...)
 	synced := map[source.Kind]int{}
