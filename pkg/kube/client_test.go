@@ -175,8 +175,10 @@ func TestServersInOrder(t *testing.T) {
 	if diff := cmp.Diff(want, s.order()); diff != "" {
 		t.Errorf("order (-want +got):\n%s", diff)
 	}
-	if _, err := newServers(Options{APIServers: []string{"ftp://x"}, Log: opts.Log}, ""); err == nil || !strings.Contains(err.Error(), "ftp://x") {
-		t.Errorf("error = %v, want one that names the server", err)
+	for _, wrong := range []string{"ftp://x", "https://x/clusters/y", "https://"} {
+		if _, err := newServers(Options{APIServers: []string{wrong}, Log: opts.Log}, ""); err == nil || !strings.Contains(err.Error(), wrong) {
+			t.Errorf("error = %v, want one that names %s", err, wrong)
+		}
 	}
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	if _, err := newServers(Options{Log: opts.Log}, ""); err == nil {

@@ -83,8 +83,8 @@ func normalise(server string) (string, error) {
 		server = "https://" + server
 	}
 	u, err := url.Parse(server)
-	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return "", fmt.Errorf("API server %q: must be a URL or host:port", server)
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "" {
+		return "", fmt.Errorf("API server %q: must be host:port, or a URL without a path", server)
 	}
 	if u.Port() == "" {
 		u.Host = net.JoinHostPort(u.Hostname(), map[string]string{"https": "6443", "http": "8080"}[u.Scheme])

@@ -6,6 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -253,6 +256,38 @@ func validateUpdate(t *testing.T, kind, before, after string) error {
 		t.Fatalf("%s has no ValidateUpdate", kind)
 	}
 	return updatable.ValidateUpdate(old)
+}
+
+// TestRangeOrderAgrees tries the CRD's way of comparing addresses, for which
+// CEL has no operator, on pairs that differ in any bit.
+func TestRangeOrderAgrees(t *testing.T) {
+	crd := servers(t)["IPPool"]
+	rng := rand.New(rand.NewPCG(7, 7))
+	for _, base := range []string{"10.0.0.0", "192.168.77.255", "fd00:1:2:3:4:5:6:7", "2001:db8::"} {
+		addr := netip.MustParseAddr(base)
+		for bit := 4; bit < addr.BitLen(); bit++ {
+			a, b := randomBelow(rng, addr, bit), randomBelow(rng, addr, bit)
+			text := manifest("IPPool", fmt.Sprintf("use: Node\nranges: [{first: '%s', last: '%s'}]", a, b))
+			err := crd.admit(t.Context(), untyped(t, text), nil)
+			if (err == nil) != (a.Compare(b) <= 0) {
+				t.Errorf("range %s to %s: %v", a, b, err)
+			}
+		}
+	}
+}
+
+// randomBelow returns addr with all bits from bit on at random.
+func randomBelow(rng *rand.Rand, addr netip.Addr, bit int) netip.Addr {
+	bytes := addr.AsSlice()
+	for i := bit; i < addr.BitLen(); i++ {
+		mask := byte(0x80) >> (i % 8)
+		bytes[i/8] &^= mask
+		if rng.IntN(2) == 1 {
+			bytes[i/8] |= mask
+		}
+	}
+	out, _ := netip.AddrFromSlice(bytes)
+	return out
 }
 
 func TestEveryKindHasItsDefinition(t *testing.T) {
