@@ -23,7 +23,7 @@ import (
 //	for _, change := range store.Changes(ev) {
 //		services.Apply(change)
 //	}
-//	entries := service.Build(services.Input(node, roles))
+//	entries := services.Entries(node, roles)
 type Services struct {
 	serviceCIDRs []netip.Prefix
 	services     map[service.Name]serviceRecord
@@ -33,6 +33,8 @@ type Services struct {
 	nodes        map[string]nodeRecord
 	pools        map[string]poolRecord // of use LoadBalancer
 	synced       bool                  // all Services that existed at the start are known
+	table        service.Table
+	changed      map[service.Name]struct{} // since the table was brought up to date
 }
 
 type serviceRecord struct {
@@ -64,6 +66,7 @@ func NewServices(serviceCIDRs []netip.Prefix) *Services {
 		endpoints:    map[service.Name][]service.Endpoint{},
 		nodes:        map[string]nodeRecord{},
 		pools:        map[string]poolRecord{},
+		changed:      map[service.Name]struct{}{},
 	}
 }
 
@@ -94,7 +97,8 @@ func (s *Services) Apply(ev source.Event) bool {
 }
 
 func (s *Services) applyService(ev source.Event) {
-	name := service.Name{Namespace: ev.Key.Namespace, Name: ev.Key.Name}
+	name := service.Name(ev.Key)
+	s.changed[name] = struct{}{}
 	switch ev.Op {
 	case source.Synced:
 		s.synced = true
@@ -128,19 +132,25 @@ func (s *Services) applySlice(ev source.Event) {
 			s.ofService[record.service] = keys
 		}
 		keys[ev.Key] = struct{}{}
-		delete(s.endpoints, record.service)
+		s.forget(record.service)
 	}
 }
 
 // unlink forgets a slice.
 func (s *Services) unlink(key source.Key, record sliceRecord) {
 	delete(s.slices, key)
-	delete(s.endpoints, record.service)
+	s.forget(record.service)
 	keys := s.ofService[record.service]
 	delete(keys, key)
 	if len(keys) == 0 {
 		delete(s.ofService, record.service)
 	}
+}
+
+// forget notes that a Service's endpoints are others now.
+func (s *Services) forget(name service.Name) {
+	delete(s.endpoints, name)
+	s.changed[name] = struct{}{}
 }
 
 func (s *Services) convertSlice(obj *discoveryv1.EndpointSlice) sliceRecord {
@@ -165,6 +175,34 @@ func (s *Services) putNode(ev source.Event) {
 			s.nodes[ev.Key.Name] = nodeRecord{value, err}
 		}
 	}
+}
+
+// Entries returns what service.Build returns for Input, and computes only what
+// changed since it was called last. The caller must not change the result.
+func (s *Services) Entries(node service.NodeInfo, nodePortNICs service.NICRoles) []service.Entry {
+	s.table.SetNode(node, nodePortNICs)
+	for name := range s.changed {
+		if record := s.services[name]; record.served {
+			s.table.Set(record.value, s.endpointsOf(name))
+		} else {
+			s.table.Delete(name)
+		}
+	}
+	clear(s.changed)
+	return s.table.Entries()
+}
+
+// HealthChecks returns what service.HealthChecks returns for Input, without the
+// way through all Services' endpoints.
+func (s *Services) HealthChecks(node string) []service.HealthCheck {
+	in := service.Input{Node: service.NodeInfo{Name: node}, Endpoints: map[service.Name][]service.Endpoint{}}
+	for name, record := range s.services {
+		if record.served && record.value.HealthCheckNodePort != 0 {
+			in.Services = append(in.Services, record.value)
+			in.Endpoints[name] = s.endpointsOf(name)
+		}
+	}
+	return service.HealthChecks(in)
 }
 
 // Input returns what service.Build needs for the node with these roles and

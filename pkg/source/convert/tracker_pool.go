@@ -52,8 +52,8 @@ func (s *Services) applyNode(ev source.Event) {
 func (s *Services) judgeAgain() {
 	for key, record := range s.slices {
 		s.slices[key] = s.convertSlice(record.obj)
+		s.forget(record.service)
 	}
-	clear(s.endpoints)
 }
 
 // rangesFor returns what a Service's endpoints may not have. The API server's

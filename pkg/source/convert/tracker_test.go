@@ -4,13 +4,17 @@ package convert
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
+	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/service"
 	"github.com/patchbay-net/patchbay/pkg/source"
 )
@@ -171,5 +175,59 @@ func TestServicesNodes(t *testing.T) {
 	s.Apply(gone(source.KindNode, &corev1.Node{ObjectMeta: read[corev1.Node](t, `{metadata: {name: n2}}`).ObjectMeta}))
 	if _, ok := s.Node("n2"); ok {
 		t.Error("want n2 gone")
+	}
+}
+
+// Entries after each of many random changes are those that Build makes of all.
+func TestServicesEntriesAreBuilt(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	s := NewServices(prefixes("10.96.0.0/16"))
+	node := service.NodeInfo{Name: "n1", Addrs: addrs("172.18.0.2")}
+	name := func() string { return fmt.Sprint("s", r.IntN(4)) }
+	pool := read[v1alpha1.IPPool](t, `{metadata: {name: a}, spec: {use: LoadBalancer, cidrs: [10.244.0.0/30]}}`)
+	for round := range 1000 {
+		var ev source.Event
+		svc := webService(t)
+		svc.Name, svc.Spec.ClusterIP = name(), fmt.Sprintf("10.96.0.%d", 1+r.IntN(3))
+		switch r.IntN(5) {
+		case 0:
+			ev = upsert(source.KindService, svc)
+		case 1:
+			svc.Spec.ClusterIP = corev1.ClusterIPNone
+			ev = upsert(source.KindService, svc)
+		case 2:
+			ev = upsert(source.KindEndpointSlice, slice(t, name(), name(), fmt.Sprintf("10.244.0.%d rs", r.IntN(6)), fmt.Sprintf("10.244.0.%d st", r.IntN(6))))
+		case 3:
+			ev = gone(source.KindEndpointSlice, slice(t, name(), "any"))
+		case 4:
+			if ev = upsert(source.KindIPPool, pool); r.IntN(2) == 0 {
+				ev = gone(source.KindIPPool, pool)
+			}
+		}
+		if r.IntN(10) == 0 {
+			ev = gone(source.KindService, svc)
+		}
+		s.Apply(ev)
+		if diff := cmp.Diff(service.Build(s.Input(node, 0)), s.Entries(node, 0), equalAddrs, cmpopts.EquateEmpty(), cmp.Comparer(equalAddrPorts)); diff != "" {
+			t.Fatalf("round %d (-Build +Entries):\n%s", round, diff)
+		}
+	}
+}
+
+func equalAddrPorts(a, b netip.AddrPort) bool { return a == b }
+
+func TestServicesHealthChecks(t *testing.T) {
+	s := NewServices(nil)
+	svc := webService(t)
+	svc.Spec.Type, svc.Spec.ExternalTrafficPolicy, svc.Spec.HealthCheckNodePort = corev1.ServiceTypeLoadBalancer, corev1.ServiceExternalTrafficPolicyLocal, 31000
+	s.Apply(upsert(source.KindService, svc))
+	local := slice(t, "a", "web", "10.244.0.1 rs")
+	local.Endpoints[0].NodeName = &[]string{"n1"}[0]
+	s.Apply(upsert(source.KindEndpointSlice, local))
+	for node, want := range map[string]int{"n1": 1, "n2": 0} {
+		got := s.HealthChecks(node)
+		if diff := cmp.Diff([]service.HealthCheck{{Service: service.Name{Namespace: "default", Name: "web"}, Port: 31000, Endpoints: want}}, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", node, diff)
+		}
 	}
 }
