@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -20,9 +21,11 @@ func pool(name string, ranges ...string) Pool {
 	p := Pool{Name: name}
 	for _, r := range ranges {
 		prefix, bits, _ := strings.Cut(r, " ")
-		out := Range{Prefix: netip.MustParsePrefix(prefix)}
-		fmt.Sscan(bits, &out.Bits)
-		p.Ranges = append(p.Ranges, out)
+		n, err := strconv.Atoi(bits)
+		if err != nil {
+			panic(err)
+		}
+		p.Ranges = append(p.Ranges, Range{netip.MustParsePrefix(prefix), n})
 	}
 	return p
 }

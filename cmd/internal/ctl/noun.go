@@ -52,7 +52,7 @@ func (n noun[T]) command(c *cli, program string) *cobra.Command {
 					}
 				}
 				var text bytes.Buffer
-				err = print(&text, c.output, n.columns, rows)
+				err = render(&text, c.output, n.columns, rows)
 				return text.Bytes(), err
 			})
 		},

@@ -20,8 +20,8 @@ type column[T any] struct {
 	cell func(T) string
 }
 
-// print writes rows as the format says. JSON and YAML are lists also of one.
-func print[T any](w io.Writer, format string, columns []column[T], rows []T) error {
+// render writes rows as the format says. JSON and YAML are lists also of one.
+func render[T any](w io.Writer, format string, columns []column[T], rows []T) error {
 	switch format {
 	case "json", "yaml":
 		if rows == nil {
