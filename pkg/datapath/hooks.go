@@ -181,7 +181,7 @@ func Remove(pinDir string) error {
 		return err
 	}
 	defer unlock()
-	errs := []error{detachPods(pinDir)}
+	errs := []error{detachFilters(pinDir)}
 	links, err := filepath.Glob(filepath.Join(pinDir, "v*", "links", "*"))
 	errs = append(errs, err)
 	for _, pin := range links {
@@ -191,8 +191,8 @@ func Remove(pinDir string) error {
 	return errors.Join(append(errs, os.RemoveAll(pinDir))...)
 }
 
-// detachPods takes the filters off the devices that the pinned endpoints name.
-func detachPods(pinDir string) error {
+// detachFilters takes the filters off the devices that the pinned maps name.
+func detachFilters(pinDir string) error {
 	devices, err := load.Devices(pinDir)
 	if err != nil {
 		return err

@@ -105,7 +105,7 @@ func (l *lab) newNode(t *testing.T, number int, tunnelled bool) *node {
 	for _, key := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
 		n.ns.Sysctl(t, key, "1")
 	}
-	for key, value := range map[string]string{"all": "0", "default": "0", "int": "2", "ext": "2"} {
+	for key, value := range map[string]string{"all": "2", "default": "2", "int": "2", "ext": "2"} {
 		n.ns.Sysctl(t, "net/ipv4/conf/"+key+"/rp_filter", value)
 	}
 	for _, f := range families() {

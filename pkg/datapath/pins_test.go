@@ -251,3 +251,29 @@ func TestOpenMountsBPFFS(t *testing.T) {
 		}
 	})
 }
+
+// TestMemory holds the kernel memory of all maps at their default sizes, empty.
+func TestMemory(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		open(t)
+		var total uint64
+		for name := range readPins(t).maps {
+			m, err := ebpf.LoadPinnedMap(filepath.Join(pinDir, "v1", "maps", name), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			info, err := m.Info()
+			if err != nil {
+				t.Fatal(err)
+			}
+			bytes, _ := info.Memlock()
+			t.Logf("%-15s %9d bytes", name, bytes)
+			total += bytes
+		}
+		if total == 0 || total > 64<<20 {
+			t.Errorf("want at most 64 MiB, got %d bytes", total)
+		}
+		t.Logf("total %d KiB", total>>10)
+	})
+}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -115,6 +117,58 @@ func askTCP(addr string) (string, error) {
 	defer c.Close()
 	b, err := io.ReadAll(c)
 	return string(b), err
+}
+
+func TestSocketMPTCP(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		d := open(t)
+		attachSockets(t, d)
+		serveTCP(t, "127.0.0.2:8080")
+		setServices(t, d, frontend(service.TCP, "10.96.0.1:80", "127.0.0.2:8080"))
+		var dialer net.Dialer
+		dialer.SetMultipathTCP(true)
+		c, err := dialer.DialContext(t.Context(), "tcp", "10.96.0.1:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if b, err := io.ReadAll(c); err != nil || string(b) != "127.0.0.2:8080" {
+			t.Errorf("want the backend's answer, got %q, %v", b, err)
+		}
+	})
+}
+
+// TestSocketsMove attaches at another cgroup than before: the old one's
+// programs are gone, the new one's there.
+func TestSocketsMove(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		d := open(t)
+		attachSockets(t, d)
+		serveTCP(t, "127.0.0.2:8080")
+		setServices(t, d, frontend(service.TCP, "10.96.0.1:80", "127.0.0.2:8080"))
+		mount, err := netlab.CgroupMount()
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := filepath.Join(mount, "other")
+		if err := os.Mkdir(other, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.Remove(other) })
+		if err := d.AttachSockets(other); err != nil {
+			t.Fatal(err)
+		}
+		if answer, err := askTCP("10.96.0.1:80"); err == nil {
+			t.Errorf("outside the cgroup: want no answer, got %s", answer)
+		}
+		attachSockets(t, d)
+		if _, err := askTCP("10.96.0.1:80"); err != nil {
+			t.Errorf("back again: %v", err)
+		}
+		if err := d.AttachSockets(t.TempDir()); err == nil {
+			t.Error("not a cgroup: want an error")
+		}
+	})
 }
 
 // ask sends a datagram and returns the answer and whom it is from.

@@ -197,31 +197,44 @@ func Lock(pinDir string) (unlock func() error, err error) {
 	return f.Close, nil
 }
 
-// Devices are the interfaces that the pinned endpoints name, of any schema.
+// Devices are the interfaces that the pinned maps name, of any schema: pods'
+// and NICs.
 func Devices(pinDir string) ([]int, error) {
-	pins, err := filepath.Glob(filepath.Join(pinDir, "v*", "maps", "endpoints"))
-	if err != nil {
-		return nil, err
-	}
 	var devices []int
-	for _, pin := range pins {
-		m, err := ebpf.LoadPinnedMap(pin, nil)
+	// In every schema an endpoint's value and a NIC's key begin with the interface.
+	for name, index := range map[string]func(key, value []byte) []byte{
+		"endpoints": func(_, value []byte) []byte { return value },
+		"nics":      func(key, _ []byte) []byte { return key },
+	} {
+		pins, err := filepath.Glob(filepath.Join(pinDir, "v*", "maps", name))
 		if err != nil {
-			return nil, fmt.Errorf("open map %s: %w", pin, err)
+			return nil, err
 		}
-		defer m.Close()
-		it := m.Iterate()
-		var key, value []byte
-		for it.Next(&key, &value) {
-			// In every schema the interface is an endpoint's first word.
-			devices = append(devices, int(binary.NativeEndian.Uint32(value)))
-		}
-		if err := it.Err(); err != nil {
-			return nil, fmt.Errorf("read map %s: %w", pin, err)
+		for _, pin := range pins {
+			found, err := readDevices(pin, index)
+			if err != nil {
+				return nil, fmt.Errorf("read map %s: %w", pin, err)
+			}
+			devices = append(devices, found...)
 		}
 	}
 	slices.Sort(devices)
 	return slices.Compact(devices), nil
+}
+
+func readDevices(pin string, index func(key, value []byte) []byte) ([]int, error) {
+	m, err := ebpf.LoadPinnedMap(pin, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	var devices []int
+	var key, value []byte
+	it := m.Iterate()
+	for it.Next(&key, &value) {
+		devices = append(devices, int(binary.NativeEndian.Uint32(index(key, value))))
+	}
+	return devices, it.Err()
 }
 
 // makeDirs makes the directories of a version, clearing what an interrupted
