@@ -76,7 +76,7 @@ func (s *Source) Run(ctx context.Context, kinds []source.Kind, emit func(source.
 		kinds:   source.Distinct(kinds),
 		emit:    emit,
 		objects: &folder{dir: s.opts.Dir},
-		status:  &folder{dir: s.opts.StatusDir},
+		status:  &folder{dir: s.opts.StatusDir, ours: true},
 		force:   map[ref]*inForce{},
 	}
 	w, err := fsnotify.NewWatcher()

@@ -282,22 +282,62 @@ func TestEditsTakeEffectSoon(t *testing.T) {
 	}
 }
 
-func TestWritingSlowlyIsNoProblem(t *testing.T) {
-	b := newBackend(t)
-	r, from := b.record(t)
-	text := poolYAML("slow", "10.0.1.0/24") + "  coolDown: 30s\n"
-	for _, cut := range []int{20, 60, 100} {
-		b.write(t, "slow.yaml", text[:cut])
-		b.write(t, fmt.Sprintf("mark-%d.yaml", cut), poolYAML(fmt.Sprintf("mark-%d", cut), "10.1.0.0/24"))
-		_, from = r.WaitFor(t, from, source.Upsert, source.KindIPPool, poolKey(fmt.Sprintf("mark-%d", cut)))
-	}
-	b.write(t, "slow.yaml", text)
-	r.WaitFor(t, 0, source.Upsert, source.KindIPPool, poolKey("slow"))
-	for _, ev := range r.Events() {
-		if ev.Op == source.Problem {
-			t.Errorf("a file in the writing is a problem: %v", ev.Err)
+// TestSettling: what is wrong with a file, and that it is gone, is believed only
+// when it has rested.
+func TestSettling(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "p.yaml")
+	f := &folder{dir: dir}
+	begin := time.Now().Add(-time.Hour)
+	write := func(text string, at time.Time) {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, at, at); err != nil {
+			t.Fatal(err)
 		}
 	}
+	refresh := func(now time.Time, wantUnsettled bool, wantGood, wantBad int) {
+		t.Helper()
+		unsettled, err := f.refresh(now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		good, bad := 0, 0
+		for _, c := range f.files {
+			good += len(c.good())
+			for _, doc := range c.docs {
+				if doc.err != nil {
+					bad++
+				}
+			}
+		}
+		if unsettled != wantUnsettled || good != wantGood || bad != wantBad {
+			t.Errorf("unsettled %v, %d good, %d bad; want %v, %d, %d", unsettled, good, bad, wantUnsettled, wantGood, wantBad)
+		}
+	}
+	whole := poolYAML("p", "10.0.1.0/24")
+	write(whole[:60], begin)
+	refresh(begin.Add(settle/2), true, 0, 0) // may be in the writing
+	write(whole, begin.Add(settle/2))
+	refresh(begin.Add(settle), true, 1, 0) // good at once, and looked at again
+	refresh(begin.Add(2*settle), false, 1, 0)
+	write(whole[:60], begin.Add(3*settle))
+	refresh(begin.Add(3*settle), true, 1, 0)
+	refresh(begin.Add(4*settle), false, 1, 1) // wrong; the last good stays
+	write(whole, begin.Add(5*settle))
+	refresh(begin.Add(6*settle), false, 1, 0)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	refresh(begin.Add(7*settle), true, 1, 0) // may come back
+	write(whole, begin.Add(7*settle))
+	refresh(begin.Add(8*settle), false, 1, 0)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	refresh(begin.Add(9*settle), true, 1, 0)
+	refresh(begin.Add(10*settle), false, 0, 0)
 }
 
 // TestFolderVanishes: a folder that is unmounted must not take all Services

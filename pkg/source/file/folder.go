@@ -30,6 +30,7 @@ const maxSize = 64 << 20
 // folder is the YAML files of a directory, read again only when they change.
 type folder struct {
 	dir     string
+	ours    bool                // written by Writers alone, which replace files whole
 	changed time.Time           // when a file last came or went
 	files   map[string]*content // by file name
 }
@@ -38,6 +39,7 @@ type folder struct {
 type content struct {
 	stamp stamp
 	young bool       // read so soon after a change that the stamp can't be relied on
+	gone  time.Time  // when the file was first missed; it may be on its way back
 	docs  []document // as they stand in the file
 	kept  []document // the last good version of objects that are wrong now
 }
@@ -105,8 +107,42 @@ func (f *folder) refresh(now time.Time) (unsettled bool, err error) {
 		unsettled = unsettled || c.young
 		files[name] = c
 	}
+	unsettled = f.hold(files, now) || unsettled
 	f.files = files
 	return unsettled, nil
+}
+
+// hold keeps files that were there a moment ago: some editors remove a file and
+// make it anew. Returns whether there are any.
+func (f *folder) hold(files map[string]*content, now time.Time) bool {
+	if f.ours {
+		return false
+	}
+	held := false
+	for name, before := range f.files {
+		if files[name] != nil {
+			continue
+		}
+		c := *before
+		if c.gone.IsZero() {
+			c.gone = now
+		}
+		if now.Sub(c.gone) < settle {
+			files[name] = &c
+			held = true
+		}
+	}
+	return held
+}
+
+// holds tells whether a file that isn't there now defines the object.
+func (f *folder) holds(name ref) bool {
+	for _, c := range f.files {
+		if !c.gone.IsZero() && slices.ContainsFunc(c.good(), func(d document) bool { return d.ref == name }) {
+			return true
+		}
+	}
+	return false
 }
 
 // isYoung tells whether what was changed then may change still. A time in the
@@ -135,7 +171,7 @@ func (f *folder) read(name string, before *content, now time.Time) (*content, er
 		return nil, errNotFile
 	}
 	s := stampOf(info)
-	if before != nil && before.stamp == s && !before.young {
+	if before != nil && before.stamp == s && !before.young && before.gone.IsZero() {
 		return before, nil
 	}
 	if s.size > maxSize {

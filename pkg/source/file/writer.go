@@ -47,7 +47,7 @@ func NewWriter(opts Options) (*Writer, error) {
 	if err := os.MkdirAll(opts.StatusDir, 0o755); err != nil {
 		return nil, fmt.Errorf("make status folder: %w", err)
 	}
-	return &Writer{opts: opts, objects: folder{dir: opts.Dir}, status: folder{dir: opts.StatusDir}}, nil
+	return &Writer{opts: opts, objects: folder{dir: opts.Dir}, status: folder{dir: opts.StatusDir, ours: true}}, nil
 }
 
 // Apply implements source.Writer. An object that a file of the objects folder
@@ -187,7 +187,7 @@ func (w *Writer) find(ctx context.Context, name ref) error {
 			return err
 		}
 		v := newView(&w.objects, &w.status)
-		if _, ok := v.objects[name]; ok || resting && len(v.problems) > 0 {
+		if _, ok := v.objects[name]; ok && !w.objects.holds(name) || resting && len(v.problems) > 0 {
 			return nil
 		}
 		if resting {
