@@ -229,11 +229,12 @@ struct {
 } rates SEC(".maps");
 
 /*
- * Reason → packets and bytes dropped. Counted by drop(), read by the agent.
+ * Reason → packets and bytes dropped. Counted by drop(), read by the agent. Size:
+ * reasons, with room for those that later versions add to a pinned map.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__type(key, __u32);
 	__type(value, struct drop_count);
-	__uint(max_entries, __DROP_MAX);
+	__uint(max_entries, 64);
 } drops SEC(".maps");
