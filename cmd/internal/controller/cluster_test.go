@@ -73,8 +73,11 @@ func kindOf(obj source.Object) source.Kind {
 func (c *cluster) put(obj source.Object) {
 	c.change(func() {
 		old := c.objects[kindOf(obj)][source.KeyOf(obj)]
-		if svc, ok := old.(*corev1.Service); ok {
-			obj.(*corev1.Service).Status = svc.Status
+		switch old := old.(type) {
+		case *corev1.Service:
+			obj.(*corev1.Service).Status = old.Status
+		case *v1alpha1.IPPool:
+			obj.(*v1alpha1.IPPool).Status = old.Status
 		}
 		c.objects[kindOf(obj)][source.KeyOf(obj)] = obj
 	})

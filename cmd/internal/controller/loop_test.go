@@ -130,6 +130,41 @@ func TestLoopTellsWhy(t *testing.T) {
 	})
 }
 
+func TestLoopTellsOfOverlaps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		pods := &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "pods"}, Spec: v1alpha1.IPPoolSpec{Use: v1alpha1.UsePod, CIDRs: []string{"192.0.2.0/28", "fd00::/64"}}}
+		nodes := &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "nodes"}, Spec: v1alpha1.IPPoolSpec{
+			Use: v1alpha1.UseNode, CIDRs: []string{"192.0.2.0/24"}, Ranges: []v1alpha1.IPRange{{First: "192.0.2.100", Last: "192.0.2.109"}},
+		}}
+		c.put(pool("192.0.2.0/29"))
+		c.put(pods)
+		c.put(nodes)
+		defer start(t, c)()
+		condition := func(name string) string {
+			time.Sleep(time.Second)
+			obj := c.snapshot()[source.KindIPPool][source.Key{Name: name}].(*v1alpha1.IPPool)
+			if i := slices.IndexFunc(obj.Status.Conditions, func(c metav1.Condition) bool { return c.Type == "Overlapping" }); i >= 0 {
+				return string(obj.Status.Conditions[i].Status) + " " + obj.Status.Conditions[i].Message
+			}
+			return ""
+		}
+		for name, want := range map[string]string{
+			"external": "True 192.0.2.0-192.0.2.7 overlaps 192.0.2.0-192.0.2.15 of IPPool pods",
+			"pods":     "True 192.0.2.0-192.0.2.15 overlaps 192.0.2.0-192.0.2.7 of IPPool external",
+			"nodes":    "",
+		} {
+			if got := condition(name); got != want {
+				t.Errorf("%s: want %q, got %q", name, want, got)
+			}
+		}
+		c.put(pool("192.0.2.128/29"))
+		if got := condition("external"); got != "False " {
+			t.Errorf("apart: want the condition false, got %q", got)
+		}
+	})
+}
+
 // The record of what a status is about to name comes before it, that of what is
 // freed after it.
 func TestLoopOrderOfWrites(t *testing.T) {

@@ -92,41 +92,63 @@ func (s *statusWriter) clear(ctx context.Context, svc *corev1.Service, addr neti
 	return s.update(ctx, source.KindService, svc.Status, want.Status, want)
 }
 
-// pools writes the counts of the pools that give addresses, and what is wrong
-// with the others.
+// pools writes the counts of the pools that give addresses to Services, what is
+// wrong with the others, and of pools of any use which overlap.
 func (s *statusWriter) pools(ctx context.Context, usage []loadbalancer.Usage, bad map[string]error) error {
+	pools := source.List[*v1alpha1.IPPool](s.store, source.KindIPPool)
+	overlapping := overlaps(pools)
 	var errs []error
-	for _, u := range usage {
-		errs = append(errs, s.pool(ctx, u.Pool, func(st *v1alpha1.IPPoolStatus) {
-			st.Total, st.Used, st.Conflicted = count(u.Total), count(u.Used), count(u.Conflicted)
-			st.Free = count(u.Total - min(u.Used, u.Total))
-			set(st, "Ready", metav1.ConditionTrue, "Valid", "")
-			exhausted := metav1.ConditionFalse
-			if st.Free == 0 {
-				exhausted = metav1.ConditionTrue
-			}
-			set(st, "Exhausted", exhausted, "Counted", "")
-		}))
-	}
-	for name, err := range bad {
-		errs = append(errs, s.pool(ctx, name, func(st *v1alpha1.IPPoolStatus) {
-			set(st, "Ready", metav1.ConditionFalse, "Invalid", oneLine(err))
+	for _, pool := range pools {
+		errs = append(errs, s.pool(ctx, pool, func(st *v1alpha1.IPPoolStatus) {
+			s.describe(st, pool.Name, usage, bad[pool.Name])
+			s.overlapping(st, pool.Name, overlapping[pool.Name])
 		}))
 	}
 	return errors.Join(errs...)
 }
 
-func set(st *v1alpha1.IPPoolStatus, kind string, status metav1.ConditionStatus, reason, message string) {
-	meta.SetStatusCondition(&st.Conditions, metav1.Condition{Type: kind, Status: status, Reason: reason, Message: message})
+// describe sets what is known of a pool for Services; others it leaves alone.
+func (s *statusWriter) describe(st *v1alpha1.IPPoolStatus, name string, usage []loadbalancer.Usage, bad error) {
+	if bad != nil && set(st, "Ready", metav1.ConditionFalse, "Invalid", oneLine(bad)) {
+		s.log.Warn("pool not used", "pool", name, "reason", oneLine(bad))
+	}
+	for _, u := range usage {
+		if u.Pool == name {
+			st.Total, st.Used, st.Conflicted = count(u.Total), count(u.Used), count(u.Conflicted)
+			st.Free = count(u.Total - min(u.Used, u.Total))
+			set(st, "Ready", metav1.ConditionTrue, "Valid", "")
+			set(st, "Exhausted", conditionStatus(st.Free == 0), "Counted", "")
+		}
+	}
+}
+
+// overlapping sets the condition of a pool that overlaps another, or did.
+func (s *statusWriter) overlapping(st *v1alpha1.IPPoolStatus, name string, err error) {
+	if err == nil {
+		if meta.FindStatusCondition(st.Conditions, "Overlapping") != nil {
+			set(st, "Overlapping", metav1.ConditionFalse, "Apart", "")
+		}
+		return
+	}
+	if set(st, "Overlapping", metav1.ConditionTrue, "Overlapping", oneLine(err)) {
+		s.log.Warn("pool overlaps", "pool", name, "reason", oneLine(err))
+	}
+}
+
+func conditionStatus(b bool) metav1.ConditionStatus {
+	if b {
+		return metav1.ConditionTrue
+	}
+	return metav1.ConditionFalse
+}
+
+func set(st *v1alpha1.IPPoolStatus, kind string, status metav1.ConditionStatus, reason, message string) (changed bool) {
+	return meta.SetStatusCondition(&st.Conditions, metav1.Condition{Type: kind, Status: status, Reason: reason, Message: message})
 }
 
 func count(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
 
-func (s *statusWriter) pool(ctx context.Context, name string, change func(*v1alpha1.IPPoolStatus)) error {
-	pool, ok := source.Get[*v1alpha1.IPPool](s.store, source.KindIPPool, source.Key{Name: name})
-	if !ok {
-		return nil
-	}
+func (s *statusWriter) pool(ctx context.Context, pool *v1alpha1.IPPool, change func(*v1alpha1.IPPoolStatus)) error {
 	want := pool.DeepCopy()
 	change(&want.Status)
 	return s.update(ctx, source.KindIPPool, pool.Status, want.Status, want)

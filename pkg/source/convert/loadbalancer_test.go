@@ -3,6 +3,7 @@
 package convert
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -82,6 +83,22 @@ spec:
 	}
 	if pool.Name != "a" || pool.AutoAssign || pool.Priority != 7 || !pool.Disabled || pool.CoolDown != 5*time.Second {
 		t.Errorf("want the settings of the object, got %+v", pool)
+	}
+}
+
+func TestPoolRanges(t *testing.T) {
+	tests := []struct{ name, spec, want string }{
+		{"cidrs and ranges", `{use: LoadBalancer, cidrs: [192.0.2.0/29], ranges: [{first: 192.0.2.16, last: 192.0.2.18}]}`, "[192.0.2.0-192.0.2.7 192.0.2.16-192.0.2.18]"},
+		{"a pool for nodes: the ranges in its subnet", `{use: Node, cidrs: [192.0.2.0/24], ranges: [{first: 192.0.2.16, last: 192.0.2.18}]}`, "[192.0.2.16-192.0.2.18]"},
+		{"a pool for nodes without ranges", `{use: Node, cidrs: [192.0.2.0/29]}`, "[192.0.2.0-192.0.2.7]"},
+		{"exclusions", `{use: Pod, cidrs: [192.0.2.0/29, "fd00::/126"], exclude: [192.0.2.0, 192.0.2.4/31, 192.0.2.7, "fd00::/64"]}`, "[192.0.2.1-192.0.2.3 192.0.2.6-192.0.2.6]"},
+	}
+	for _, tt := range tests {
+		got, err := PoolRanges(&v1alpha1.IPPool{Spec: *read[v1alpha1.IPPoolSpec](t, tt.spec)})
+		checkErr(t, err)
+		if text := fmt.Sprint(got); text != tt.want {
+			t.Errorf("%s: want %s, got %s", tt.name, tt.want, text)
+		}
 	}
 }
 

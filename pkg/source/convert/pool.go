@@ -140,3 +140,46 @@ func admits(spec *v1alpha1.IPPoolSpec, labelsOf LabelsOf) func(loadbalancer.Name
 		return spec.ServiceSelector.Matches(service) && spec.NamespaceSelector.Matches(namespace)
 	}
 }
+
+// PoolRanges returns the addresses of a pool of any use, without those that it
+// excludes. A pool for nodes gives
+// those of its ranges where it has any: its cidrs are then the subnets around.
+func PoolRanges(obj *v1alpha1.IPPool) ([]ipam.Range, error) {
+	subnets, err := poolSubnets(&obj.Spec)
+	if err != nil {
+		return nil, err
+	}
+	var ranges []ipam.Range
+	for _, s := range subnets {
+		r := ipam.PrefixRange(s.Prefix)
+		if s.First.IsValid() {
+			r = ipam.Range{First: s.First, Last: s.Last}
+		} else if obj.Spec.Use == v1alpha1.UseNode && len(obj.Spec.Ranges) > 0 {
+			continue
+		}
+		own := []ipam.Range{r}
+		for _, never := range s.Exclude {
+			own = without(own, ipam.PrefixRange(never))
+		}
+		ranges = append(ranges, own...)
+	}
+	return ranges, nil
+}
+
+// without returns what is left of ranges outside of o.
+func without(ranges []ipam.Range, o ipam.Range) []ipam.Range {
+	var left []ipam.Range
+	for _, r := range ranges {
+		if !r.Overlaps(o) {
+			left = append(left, r)
+			continue
+		}
+		if r.First.Less(o.First) {
+			left = append(left, ipam.Range{First: r.First, Last: o.First.Prev()})
+		}
+		if o.Last.Less(r.Last) {
+			left = append(left, ipam.Range{First: o.Last.Next(), Last: r.Last})
+		}
+	}
+	return left
+}
