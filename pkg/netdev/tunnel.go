@@ -14,15 +14,13 @@ import (
 // TunnelName is the name of the VXLAN device.
 const TunnelName = "pb-vxlan"
 
-// TunnelMAC returns the MAC address of the VXLAN device, the same on every node:
-// a frame that leaves one is addressed to the other without asking, as the
-// device does neither ARP nor neighbour discovery.
-func TunnelMAC() [6]byte { return [6]byte{0x02, 'p', 'b', 0x50, 0x42, 0x01} }
-
 // EnsureTunnel makes the VXLAN device in external mode: the peer and the VNI
-// are the datapath's to set packet by packet. It returns the link's index. A
-// device of that name with another port is made anew.
-func EnsureTunnel(port uint16, mtu int) (int, error) {
+// are the datapath's to set packet by packet. It does neither ARP nor neighbour
+// discovery; the datapath takes frames to any MAC address. The kernel gives
+// each node's device another one, as it must: VXLAN drops a frame from its own
+// as a loop. It returns the link's index. A device of that name with another
+// port is made anew.
+func EnsureTunnel(sysctls Sysctls, port uint16, mtu int) (int, error) {
 	link, err := linkByName(TunnelName)
 	if err != nil {
 		return 0, err
@@ -38,12 +36,12 @@ func EnsureTunnel(port uint16, mtu int) (int, error) {
 			return 0, err
 		}
 	}
-	return link.Attrs().Index, setTunnel(link, mtu)
+	return link.Attrs().Index, setTunnel(sysctls, link, mtu)
 }
 
 func addTunnel(port uint16, mtu int) (netlink.Link, error) {
-	attrs, mac := netlink.NewLinkAttrs(), TunnelMAC()
-	attrs.Name, attrs.MTU, attrs.HardwareAddr = TunnelName, mtu, net.HardwareAddr(mac[:])
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = TunnelName, mtu
 	err := netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, FlowBased: true, Port: int(port)})
 	if errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EEXIST) {
 		return nil, fmt.Errorf("add %s: UDP port %d is taken by another tunnel; set routing.vxlan.port: %w", TunnelName, port, err)
@@ -55,11 +53,12 @@ func addTunnel(port uint16, mtu int) (netlink.Link, error) {
 }
 
 // setTunnel brings an existing device to what it must be, changing only what differs.
-func setTunnel(link netlink.Link, mtu int) error {
-	a, mac := link.Attrs(), TunnelMAC()
-	var errs []error
-	if toMAC(a.HardwareAddr) != mac {
-		errs = append(errs, netlink.LinkSetHardwareAddr(link, net.HardwareAddr(mac[:])))
+func setTunnel(sysctls Sysctls, link netlink.Link, mtu int) error {
+	a := link.Attrs()
+	errs := []error{sysctls.LoosenFilter(TunnelName)}
+	if key := "net/ipv6/conf/" + TunnelName + "/addr_gen_mode"; sysctls.get(key) != "" {
+		const none = "1" // no link-local address: nobody is there to hear its announcement
+		errs = append(errs, sysctls.Ensure(key, none))
 	}
 	if a.MTU != mtu {
 		errs = append(errs, netlink.LinkSetMTU(link, mtu))

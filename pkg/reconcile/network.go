@@ -179,11 +179,8 @@ func (r *Reconciler) syncTunnel(net plan.Network) error {
 		return netdev.RemoveLink(netdev.TunnelName)
 	}
 	vxlan := r.Config.Routing.VXLAN
-	index, err := netdev.EnsureTunnel(vxlan.Port, net.TunnelMTU)
+	index, err := netdev.EnsureTunnel(r.sysctls, vxlan.Port, net.TunnelMTU)
 	if err != nil {
-		return err
-	}
-	if err := r.sysctls.LoosenFilter(netdev.TunnelName); err != nil {
 		return err
 	}
 	want := datapath.Tunnel{IfIndex: index, MTU: net.TunnelMTU, VNI: vxlan.VNI, Port: vxlan.Port}

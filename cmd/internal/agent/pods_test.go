@@ -3,14 +3,12 @@
 package agent
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -53,22 +51,26 @@ spec: {use: LoadBalancer, ranges: [{first: 192.168.1.100, last: 192.168.1.110}]}
 // pod is a namespace made into a pod as the CNI plugin does it.
 type pod struct {
 	*netlab.Namespace
-	key  agentapi.EndpointKey
-	addr netip.Addr
+	key agentapi.EndpointKey
 }
 
-func addPod(t *testing.T, cfg config.Config, id string, addr netip.Addr) pod {
+func addPod(t *testing.T, cfg config.Config, id string, addrs ...netip.Addr) pod {
 	t.Helper()
-	p := pod{netlab.New(t), agentapi.EndpointKey{ContainerID: id, IfName: "eth0"}, addr}
+	p := pod{netlab.New(t), agentapi.EndpointKey{ContainerID: id, IfName: "eth0"}}
 	key := store.Key(p.key)
 	mac := podlink.PodMAC(key.Link())
-	pool, err := ipam.NewPool("pods", ipam.Subnet{Prefix: netip.MustParsePrefix("10.244.0.0/24"), First: addr, Last: addr})
-	if err != nil {
-		t.Fatal(err)
+	var pools []ipam.Pool
+	for _, addr := range addrs {
+		prefix, _ := addr.Prefix(addr.BitLen() - 8)
+		pool, err := ipam.NewPool("pods", ipam.Subnet{Prefix: prefix, First: addr, Last: addr})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pools = append(pools, pool)
 	}
 	lease, err := store.New(cfg.Paths.Leases(), store.Options{}).Allocate(store.Request{
 		Lease: store.Lease{Key: key, Network: "patchbay", Netns: p.Path(), MAC: net.HardwareAddr(mac[:]).String(), PodName: id, PodNamespace: "default"},
-		Pools: []ipam.Pool{pool},
+		Pools: pools,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +100,7 @@ func (p pod) echo(t *testing.T, port int) {
 	var listener net.Listener
 	p.Run(t, func() {
 		var err error
-		if listener, err = net.Listen("tcp4", fmt.Sprintf(":%d", port)); err != nil {
+		if listener, err = net.Listen("tcp", fmt.Sprintf(":%d", port)); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -118,7 +120,7 @@ func (p pod) echo(t *testing.T, port int) {
 // ask connects and returns the client's address that the server saw.
 func ask(from *netlab.Namespace, address string) (seen string, err error) {
 	err = from.Do(func() error {
-		conn, err := net.DialTimeout("tcp4", address, 2*time.Second)
+		conn, err := net.DialTimeout("tcp", address, 2*time.Second)
 		if err != nil {
 			return err
 		}
@@ -127,10 +129,11 @@ func ask(from *netlab.Namespace, address string) (seen string, err error) {
 			return err
 		}
 		raw, err := io.ReadAll(conn)
-		seen, _, _ = strings.Cut(string(raw), ":")
-		if seen == "" {
-			err = errors.Join(err, errors.New("empty answer"))
+		if err != nil {
+			return err
 		}
+		from, err := netip.ParseAddrPort(string(raw))
+		seen = from.Addr().Unmap().String()
 		return err
 	})
 	return seen, err
