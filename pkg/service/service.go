@@ -178,7 +178,6 @@ type Endpoint struct {
 	Protocol Protocol
 	PortName string
 	Node     string // name of the node it runs on, if known
-	Zone     string
 
 	Ready, Serving, Terminating bool
 

@@ -199,7 +199,7 @@ endpoints:
 	got, err := EndpointSlice(obj, Ranges{})
 	checkErr(t, err)
 	first := service.Endpoint{
-		Addr: netip.MustParseAddr("10.244.0.5"), Port: 8080, Protocol: service.TCP, PortName: "http", Node: "n1", Zone: "z1",
+		Addr: netip.MustParseAddr("10.244.0.5"), Port: 8080, Protocol: service.TCP, PortName: "http", Node: "n1",
 		Ready: true, Serving: true, NodeHints: []string{"n1"}, ZoneHints: []string{"z1"},
 	}
 	second := first

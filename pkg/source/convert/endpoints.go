@@ -133,9 +133,6 @@ func endpoint(family discoveryv1.AddressType, obj *discoveryv1.Endpoint, ranges 
 	if obj.NodeName != nil {
 		ep.Node = *obj.NodeName
 	}
-	if obj.Zone != nil {
-		ep.Zone = *obj.Zone
-	}
 	if obj.Hints != nil {
 		for _, h := range obj.Hints.ForNodes {
 			ep.NodeHints = append(ep.NodeHints, h.Name)
