@@ -103,17 +103,12 @@ func (d *Datapath) writeRoutes() error {
 	return d.routes.Set(all)
 }
 
-// readSelfs takes over the NICs and routes that an earlier process has set,
-// so that a SetNIC before the first SetRoutes removes none.
-func (d *Datapath) readSelfs() error {
-	routes, err := d.routes.List()
-	if err != nil {
+// readSelfs takes over the NICs and routes that an earlier process has set, so
+// that a SetNIC before the first SetRoutes removes none, and no address of a
+// NIC that is yet to be set.
+func (d *Datapath) readSelfs() (err error) {
+	if d.route, err = d.routes.List(); err != nil {
 		return err
-	}
-	for _, r := range routes {
-		if r.Kind != RouteSelf {
-			d.route = append(d.route, r)
-		}
 	}
 	nics, err := d.nics.List()
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/service"
 )
 
-// flush deletes the UDP flows of backends that are gone, both directions. A
-// TCP flow goes on until its ends close it, as with kube-proxy.
+// flush deletes the flows of UDP backends that are gone, both directions. A TCP
+// flow goes on until its ends close it, as with kube-proxy.
 func (s *Services) flush(gone []uint32) error {
 	if len(gone) == 0 {
 		return nil

@@ -131,7 +131,7 @@ func (s *Services) wake() {
 }
 
 // clear takes out the words and source ranges that no frontend names any
-// more, and returns the backends that went with them.
+// more, and returns the UDP backends that went with them.
 func (s *Services) clear() ([]uint32, error) {
 	var gone []uint32
 	for word, users := range s.users {
@@ -149,7 +149,8 @@ func (s *Services) clear() ([]uint32, error) {
 		s.wordIDs.release(span{word, 1}, s.clock().Add(grace))
 		delete(s.tables, word)
 	}
-	return gone, errors.Join(s.retire(gone), s.clearSources())
+	udp, err := s.retire(gone)
+	return udp, errors.Join(err, s.clearSources())
 }
 
 // setWord is the one store that switches a Service.
