@@ -85,8 +85,10 @@ func (c *cli) show(ctx context.Context, look func(context.Context) ([]byte, erro
 	for first := true; ; first = false {
 		text, err := look(ctx)
 		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
 		case err != nil && !errors.Is(err, errNotWell):
-			if !errors.Is(err, agentapi.ErrUnavailable) || ctx.Err() != nil {
+			if !errors.Is(err, agentapi.ErrUnavailable) {
 				return err
 			}
 			if err.Error() != lastErr {
