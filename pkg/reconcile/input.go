@@ -55,7 +55,7 @@ func (r *Reconciler) concerns(ev source.Event) part {
 		}
 		return partNetwork | partServices | partAddresses | partRules
 	case source.KindIPPool:
-		return partLinks | partAddresses
+		return partLinks | partServices | partAddresses
 	case source.KindIPBlock:
 		return partNetwork | partRules
 	case source.KindNodeNetworkState:

@@ -61,21 +61,53 @@ func (r *Reconciler) planInput() plan.Input {
 
 // podRanges are the ranges that this node gives addresses out of: its blocks,
 // else those of its Node object.
-func (r *Reconciler) podRanges() []netip.Prefix {
+func (r *Reconciler) podRanges() []plan.PodRange {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var ranges []netip.Prefix
+	var ranges []plan.PodRange
 	for _, b := range source.List[*v1alpha1.IPBlock](r.store, source.KindIPBlock) {
 		cidr, err := netip.ParsePrefix(b.Spec.CIDR)
 		if err == nil && b.Spec.Node == r.Config.NodeName && b.Spec.State != v1alpha1.BlockDraining {
-			ranges = append(ranges, cidr)
+			ranges = append(ranges, r.blockRange(cidr, b.Spec.Pool))
 		}
 	}
-	if ranges == nil {
-		self, _ := r.services.Node(r.Config.NodeName)
-		ranges = self.PodCIDRs
+	if ranges != nil {
+		return ranges
+	}
+	self, _ := r.services.Node(r.Config.NodeName)
+	for _, p := range self.PodCIDRs {
+		ranges = append(ranges, plan.PodRange{Prefix: p})
 	}
 	return ranges
+}
+
+// blockRange is a block with what its pool keeps out of it.
+func (r *Reconciler) blockRange(cidr netip.Prefix, pool string) plan.PodRange {
+	out := plan.PodRange{Prefix: cidr}
+	obj, ok := source.Get[*v1alpha1.IPPool](r.store, source.KindIPPool, source.Key{Name: pool})
+	if !ok {
+		return out
+	}
+	for _, text := range append([]string{obj.Spec.Gateway}, obj.Spec.Exclude...) {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			out.Exclude = append(out.Exclude, p)
+		} else if addr, err := netip.ParseAddr(text); err == nil {
+			out.Exclude = append(out.Exclude, netip.PrefixFrom(addr, addr.BitLen()))
+		}
+	}
+	if obj.Spec.CoolDown != nil {
+		out.CoolDown = obj.Spec.CoolDown.Duration
+	}
+	return out
+}
+
+// podCIDRs are podRanges' prefixes.
+func (r *Reconciler) podCIDRs() []netip.Prefix {
+	var cidrs []netip.Prefix
+	for _, p := range r.podRanges() {
+		cidrs = append(cidrs, p.Prefix)
+	}
+	return cidrs
 }
 
 func remoteNICs(state *v1alpha1.NodeNetworkState) []plan.RemoteNIC {
@@ -96,15 +128,21 @@ func remoteNICs(state *v1alpha1.NodeNetworkState) []plan.RemoteNIC {
 	return nics
 }
 
-// serviceInput is what the Services' frontends are computed from.
-func (r *Reconciler) serviceInput() service.Input {
+// balance computes what the objects say about Services: all frontends, the
+// health-check node ports, and what is wrong.
+func (r *Reconciler) balance() (entries []service.Entry, checks []service.HealthCheck, problems map[string]error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	self, ok := r.services.Node(r.Config.NodeName)
 	if !ok {
 		self.Name = r.Config.NodeName
 	}
-	return r.services.Input(self.Service(r.nodePortAddrs()), nicRoles(r.Config.Services.NodePortNICs))
+	entries = r.services.Entries(self.Service(r.nodePortAddrs()), nicRoles(r.Config.Services.NodePortNICs))
+	problems = make(map[string]error)
+	for _, p := range r.services.Problems() {
+		problems["object "+string(p.Kind)+" "+p.Key.String()] = p.Err
+	}
+	return entries, r.services.HealthChecks(r.Config.NodeName), problems
 }
 
 // nodePortAddrs are the addresses of the NICs; which of them serve a NodePort
@@ -135,15 +173,10 @@ func nicRoles(list []config.Role) service.NICRoles {
 }
 
 // addressInput is what the owners of LoadBalancer addresses are chosen from.
-func (r *Reconciler) addressInput(services service.Input) plan.AddressInput {
+func (r *Reconciler) addressInput(entries []service.Entry) plan.AddressInput {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	in := plan.AddressInput{Self: r.Config.NodeName, NICs: r.nics, Members: r.Members}
-	for _, s := range services.Services {
-		if len(s.LoadBalancerIPs) > 0 {
-			in.Services = append(in.Services, r.balanced(s, services.Endpoints[s.ID()]))
-		}
-	}
+	in := plan.AddressInput{Self: r.Config.NodeName, NICs: r.nics, Members: r.Members, Services: r.balanced(entries)}
 	for _, p := range source.List[*v1alpha1.IPPool](r.store, source.KindIPPool) {
 		if p.Spec.Use == v1alpha1.UseLoadBalancer {
 			in.Pools = append(in.Pools, addressPool(p))
@@ -156,20 +189,49 @@ func (r *Reconciler) addressInput(services service.Input) plan.AddressInput {
 	return in
 }
 
-func (r *Reconciler) balanced(s service.Service, endpoints []service.Endpoint) plan.Balanced {
-	b := plan.Balanced{Name: s.ID().String(), Addrs: s.LoadBalancerIPs, Local: s.ExternalLocal}
-	if s.ExternalLocal {
-		for i := range endpoints {
-			if e := &endpoints[i]; e.Ready && !slices.Contains(b.Nodes, e.Node) {
-				b.Nodes = append(b.Nodes, e.Node)
+// balanced collects the Services with LoadBalancer addresses. Their backends for
+// the cluster are those on all nodes.
+func (r *Reconciler) balanced(entries []service.Entry) []plan.Balanced {
+	byName := make(map[service.Name]*plan.Balanced)
+	var order []service.Name
+	for i := range entries {
+		e := &entries[i]
+		if e.Kind != service.LoadBalancer || e.Frontend.Scope != service.Cluster {
+			continue
+		}
+		name := service.Name{Namespace: e.Port.Namespace, Name: e.Port.Name}
+		b := byName[name]
+		if b == nil {
+			b = &plan.Balanced{Name: name.String()}
+			r.annotated(name, b)
+			byName[name] = b
+			order = append(order, name)
+		}
+		if !slices.Contains(b.Addrs, e.Frontend.IP) {
+			b.Addrs = append(b.Addrs, e.Frontend.IP)
+		}
+		for _, backend := range e.Backends {
+			if b.Local && !slices.Contains(b.Nodes, backend.Node) {
+				b.Nodes = append(b.Nodes, backend.Node)
 			}
 		}
 	}
-	if obj, ok := source.Get[*corev1.Service](r.store, source.KindService, source.Key{Namespace: s.Namespace, Name: s.Name}); ok {
-		b.Preferred = fields(obj.Annotations[v1alpha1.AnnotationPreferredNodes])
-		b.NICs = fields(obj.Annotations[v1alpha1.AnnotationAnnounceNICs])
+	list := make([]plan.Balanced, len(order))
+	for i, name := range order {
+		list[i] = *byName[name]
 	}
-	return b
+	return list
+}
+
+// annotated adds what only the object says.
+func (r *Reconciler) annotated(name service.Name, b *plan.Balanced) {
+	obj, ok := source.Get[*corev1.Service](r.store, source.KindService, source.Key(name))
+	if !ok {
+		return
+	}
+	b.Local = obj.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
+	b.Preferred = fields(obj.Annotations[v1alpha1.AnnotationPreferredNodes])
+	b.NICs = fields(obj.Annotations[v1alpha1.AnnotationAnnounceNICs])
 }
 
 // fields splits a list separated by commas.

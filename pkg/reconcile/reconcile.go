@@ -89,13 +89,13 @@ type Reconciler struct {
 	awaited   map[netdev.Neighbour]bool // whose MAC address matters
 
 	// The loop's own.
-	nics   []nic.NIC
-	macs   map[netdev.Neighbour][6]byte
-	net    plan.Network
-	input  service.Input // that frontends were last computed from
-	tunnel datapath.Tunnel
-	groups map[int]bool // links with groups of ours
-	marked time.Time    // when the ready file was last written
+	nics    []nic.NIC
+	macs    map[netdev.Neighbour][6]byte
+	net     plan.Network
+	entries []service.Entry // last computed
+	tunnel  datapath.Tunnel
+	groups  map[int]bool // links with groups of ours
+	marked  time.Time    // when the ready file was last written
 }
 
 // part is a set of parts of the node that a pass looks at.

@@ -62,7 +62,7 @@ func (r *Reconciler) state() *v1alpha1.NodeNetworkState {
 		}
 		s.NICs = append(s.NICs, nic)
 	}
-	for _, p := range r.podRanges() {
+	for _, p := range r.podCIDRs() {
 		s.Blocks = append(s.Blocks, v1alpha1.NodeBlockState{CIDR: p.String()})
 	}
 	for _, a := range v.addresses {

@@ -17,26 +17,18 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/netdev"
 	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
-	"github.com/patchbay-net/patchbay/pkg/service"
 )
 
 // syncServices computes all frontends and hands them to the datapath, which
 // applies what differs.
 func (r *Reconciler) syncServices() error {
-	in := r.serviceInput()
-	r.input = in
-	entries := service.Build(in)
-	problems := make(map[string]error)
-	r.mu.Lock()
-	for _, p := range r.services.Problems() {
-		problems["object "+string(p.Kind)+" "+p.Key.String()] = p.Err
-	}
-	r.mu.Unlock()
+	entries, checks, problems := r.balance()
+	r.entries = entries
 	r.problemGroup("object ", problems)
 	if r.OnServices != nil {
-		r.OnServices(service.HealthChecks(in))
+		r.OnServices(checks)
 	}
-	r.update(func(v *view) { v.entries, v.services = entries, len(in.Services) })
+	r.update(func(v *view) { v.entries = entries })
 	return r.Datapath.SetServices(entries)
 }
 
@@ -44,7 +36,7 @@ func (r *Reconciler) syncServices() error {
 // where it is this node. What another node claimed while it was ours, and still
 // is, is told to the network anew.
 func (r *Reconciler) syncAddresses() error {
-	addresses := plan.Addresses(r.addressInput(r.input))
+	addresses := plan.Addresses(r.addressInput(r.entries))
 	had, err := r.Datapath.Announcements()
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
 	"github.com/patchbay-net/patchbay/pkg/service"
+	"github.com/patchbay-net/patchbay/pkg/source"
 )
 
 // view is what the last passes made, for readers. Its parts are replaced whole.
@@ -24,7 +25,6 @@ type view struct {
 	net       plan.Network
 	nodes     []plan.Node
 	entries   []service.Entry
-	services  int
 	addresses []plan.Address
 	ready     bool
 }
@@ -69,8 +69,8 @@ func (r *Reconciler) Info() (agentapi.Info, error) {
 	info := agentapi.Info{
 		Version: r.Version, Node: r.Config.NodeName, Role: "node", Source: r.Config.Source, Synced: r.Synced(),
 		Ready: status.Ready, Reason: status.Reason, BootID: id, Started: r.started, Schema: load.Schema,
-		Routing: string(r.Config.Routing.Mode), PodCIDRs: r.podRanges(), Problems: r.Problems(),
-		Counts: agentapi.Counts{Pods: len(r.Pods()), Services: v.services, Frontends: len(v.entries), Nodes: len(v.nodes)},
+		Routing: string(r.Config.Routing.Mode), PodCIDRs: r.podCIDRs(), Problems: r.Problems(),
+		Counts: agentapi.Counts{Pods: len(r.Pods()), Services: r.store.Len(source.KindService), Frontends: len(v.entries), Nodes: len(v.nodes)},
 	}
 	for _, e := range v.entries {
 		info.Counts.Backends += len(e.Backends)

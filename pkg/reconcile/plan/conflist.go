@@ -3,8 +3,10 @@
 package plan
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/netip"
+	"time"
 
 	"github.com/patchbay-net/patchbay/pkg/config"
 )
@@ -31,19 +33,35 @@ type ipam struct {
 }
 
 type ipamPart struct {
-	Subnet netip.Prefix `json:"subnet"`
+	Subnet  netip.Prefix   `json:"subnet"`
+	Exclude []netip.Prefix `json:"exclude,omitempty"`
+}
+
+// PodRange is a range that a node gives addresses out of.
+type PodRange struct {
+	Prefix   netip.Prefix
+	Exclude  []netip.Prefix // never given out; what is outside of Prefix doesn't matter
+	CoolDown time.Duration  // of freed addresses; 0: a minute
 }
 
 // Conflist is the CNI configuration for a node with these pod ranges; a pod
 // gets one address of each family. Nil without ranges.
-func Conflist(ranges []netip.Prefix, mtu int, paths config.Paths) ([]byte, error) {
+func Conflist(ranges []PodRange, mtu int, paths config.Paths) ([]byte, error) {
 	var v4, v6 []ipamPart
-	for _, p := range ranges {
-		if p.Addr().Is4() {
-			v4 = append(v4, ipamPart{p})
-		} else {
-			v6 = append(v6, ipamPart{p})
+	coolDown := time.Duration(0)
+	for _, r := range ranges {
+		part := ipamPart{Subnet: r.Prefix}
+		for _, x := range r.Exclude {
+			if x.Overlaps(r.Prefix) {
+				part.Exclude = append(part.Exclude, x)
+			}
 		}
+		if r.Prefix.Addr().Is4() {
+			v4 = append(v4, part)
+		} else {
+			v6 = append(v6, part)
+		}
+		coolDown = max(coolDown, r.CoolDown)
 	}
 	var sets [][]ipamPart
 	for _, set := range [][]ipamPart{v4, v6} {
@@ -56,7 +74,7 @@ func Conflist(ranges []netip.Prefix, mtu int, paths config.Paths) ([]byte, error
 	}
 	raw, err := json.MarshalIndent(conflist{CNIVersion: "1.1.0", Name: "patchbay", Plugins: []podPlugin{{
 		Type: "patchbay", MTU: mtu, AgentSocket: paths.AgentSocket(),
-		IPAM: ipam{Type: "patchbay-ipam", Leases: paths.Leases(), CoolDown: "60s", Ranges: sets},
+		IPAM: ipam{Type: "patchbay-ipam", Leases: paths.Leases(), CoolDown: cmp.Or(coolDown, time.Minute).String(), Ranges: sets},
 	}}}, "", "  ")
 	return append(raw, '\n'), err
 }

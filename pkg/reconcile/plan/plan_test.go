@@ -204,7 +204,11 @@ func TestAddresses(t *testing.T) {
 }
 
 func TestConflist(t *testing.T) {
-	raw, err := Conflist(prefixes("10.244.0.0/24", "fd00:244::/120", "10.244.9.0/26"), 1450, config.Paths{Run: "/run/patchbay"})
+	var ranges []PodRange
+	for _, p := range prefixes("10.244.0.0/24", "fd00:244::/120", "10.244.9.0/26") {
+		ranges = append(ranges, PodRange{Prefix: p, Exclude: prefixes("10.244.9.7/32", "10.99.0.0/16")})
+	}
+	raw, err := Conflist(ranges, 1450, config.Paths{Run: "/run/patchbay"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,8 +218,8 @@ func TestConflist(t *testing.T) {
 	}
 	var want any
 	text := `{"cniVersion":"1.1.0","name":"patchbay","plugins":[{"type":"patchbay","mtu":1450,"agentSocket":"/run/patchbay/agent.sock",
-	 "ipam":{"type":"patchbay-ipam","leases":"/run/patchbay/leases.db","coolDown":"60s",
-	  "ranges":[[{"subnet":"10.244.0.0/24"},{"subnet":"10.244.9.0/26"}],[{"subnet":"fd00:244::/120"}]]}}]}`
+	 "ipam":{"type":"patchbay-ipam","leases":"/run/patchbay/leases.db","coolDown":"1m0s",
+	  "ranges":[[{"subnet":"10.244.0.0/24"},{"subnet":"10.244.9.0/26","exclude":["10.244.9.7/32"]}],[{"subnet":"fd00:244::/120"}]]}}]}`
 	if err := json.Unmarshal([]byte(text), &want); err != nil {
 		t.Fatal(err)
 	}
