@@ -183,6 +183,20 @@ static __always_inline bool sock_send(struct bpf_sock_addr *ctx, const struct fr
 	return true;
 }
 
+/*
+ * connect() to what is no frontend: whom the socket talked to before is over. It
+ * may be the very backend, by its own address.
+ */
+static __always_inline void sock_forget(struct bpf_sock_addr *ctx)
+{
+	struct sock_peer *peer = bpf_sk_storage_get(&sock_peers, ctx->sk, NULL, 0);
+
+	if (!peer)
+		return;
+	peer->frontend_port = 0;
+	peer->backend_port = 0;
+}
+
 /* connect() or sendmsg() to a: true if a is now a backend. */
 static __always_inline bool sock_forward(struct bpf_sock_addr *ctx, struct sock_addr *a, bool connect)
 {
@@ -190,8 +204,11 @@ static __always_inline bool sock_forward(struct bpf_sock_addr *ctx, struct sock_
 				    .proto = a->proto, .scope = SCOPE_CLUSTER };
 	const struct frontend *fe = bpf_map_lookup_elem(&frontends, &key);
 
-	if (!fe || !(fe->flags & FE_SOCKET))
+	if (!fe || !(fe->flags & FE_SOCKET)) {
+		if (connect && a->proto == IPPROTO_UDP)
+			sock_forget(ctx);
 		return false;
+	}
 	if (a->proto == IPPROTO_UDP)
 		return sock_send(ctx, fe, a, connect);
 	return sock_to_backend(sock_choose(ctx, fe), a);

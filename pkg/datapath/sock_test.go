@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/patchbay-net/patchbay/pkg/datapath"
 	"github.com/patchbay-net/patchbay/pkg/service"
 	"github.com/patchbay-net/patchbay/test/netlab"
@@ -117,6 +119,37 @@ func askTCP(addr string) (string, error) {
 	defer c.Close()
 	b, err := io.ReadAll(c)
 	return string(b), err
+}
+
+// TestSocketReconnects connects one socket to a frontend, then to the backend
+// itself, then to another frontend: its peer is always whom it asked for.
+func TestSocketReconnects(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		d := open(t)
+		attachSockets(t, d)
+		setServices(t, d, frontend(service.UDP, "10.96.0.10:53", "127.0.0.2:5301"), frontend(service.UDP, "10.96.0.11:53", "127.0.0.2:5301"))
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		for _, to := range []unix.SockaddrInet4{
+			{Addr: [4]byte{10, 96, 0, 10}, Port: 53}, {Addr: [4]byte{127, 0, 0, 2}, Port: 5301},
+			{Addr: [4]byte{10, 96, 0, 11}, Port: 53}, {Addr: [4]byte{10, 96, 0, 10}, Port: 53},
+		} {
+			if err := unix.Connect(fd, &to); err != nil {
+				t.Fatal(err)
+			}
+			peer, err := unix.Getpeername(fd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := peer.(*unix.SockaddrInet4)
+			if got.Addr != to.Addr || got.Port != to.Port {
+				t.Errorf("peer: want %v:%d, got %v:%d", to.Addr, to.Port, got.Addr, got.Port)
+			}
+		}
+	})
 }
 
 func TestSocketMPTCP(t *testing.T) {

@@ -22,7 +22,7 @@ const (
 
 func main() {
 	verify := flag.Bool("verify", false, "compare with what is committed, write nothing")
-	clang := flag.String("clang", "clang-19", "compiler to run")
+	clang := flag.String("clang", "", "compiler to run (default: clang-19, else clang)")
 	flag.Parse()
 	if err := run(*verify, *clang); err != nil {
 		fmt.Fprintln(os.Stderr, "gen:", err)
@@ -55,7 +55,7 @@ func install(c *compiler) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	if err := generate(c, dir); err != nil {
 		return err
 	}
@@ -92,6 +92,12 @@ type compiler struct {
 }
 
 func newCompiler(clang string) (*compiler, error) {
+	if clang == "" {
+		clang = "clang-19"
+		if _, err := exec.LookPath(clang); err != nil {
+			clang = "clang"
+		}
+	}
 	version, err := output(clang, "--version")
 	if err != nil {
 		return nil, err

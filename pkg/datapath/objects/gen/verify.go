@@ -22,7 +22,7 @@ func check(c *compiler) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	if err := generate(c, dir); err != nil {
 		return err
 	}
