@@ -51,6 +51,7 @@ static __always_inline __u8 scope_of(const struct pkt *p)
 static __always_inline int admit(const struct pkt *p, const struct frontend *fe)
 {
 	struct range_key k = { .prefixlen = 32 + 128, .ranges = fe->ranges };
+	__u32 ifindex = p->ifindex;
 	struct nic *nic;
 
 	if (fe->ranges) {
@@ -59,7 +60,7 @@ static __always_inline int admit(const struct pkt *p, const struct frontend *fe)
 			return -DROP_SOURCE_RANGE;
 	}
 	if (fe->flags & FE_NODEPORT && p->hook == HOOK_UPLINK_IN) {
-		nic = bpf_map_lookup_elem(&nics, &p->ifindex);
+		nic = bpf_map_lookup_elem(&nics, &ifindex);
 		if (!nic || !(nic->role & fe->nic_roles))
 			return -DROP_NODEPORT_NIC;
 	}
@@ -101,22 +102,22 @@ static __always_inline int insert_reply(const struct flow_key *k, const struct f
  */
 static __always_inline int insert_flow(const struct pkt *p, struct scratch *s)
 {
-	struct flow_key k;
+	struct flow_key reply, forward = p->t;
 	struct flow *old;
 	int ret;
 
-	flow_pair(&k, &s->forward, p->t.proto);
-	ret = insert_reply(&k, &s->reply);
+	flow_pair(&reply, &s->forward, p->t.proto);
+	ret = insert_reply(&reply, &s->reply);
 	if (ret)
 		return ret;
-	ret = bpf_map_update_elem(&flows_new, &p->t, &s->forward, BPF_NOEXIST);
+	ret = bpf_map_update_elem(&flows_new, &forward, &s->forward, BPF_NOEXIST);
 	if (ret != -EEXIST)
 		return ret ? -DROP_FLOWS_FULL : 0;
-	old = bpf_map_lookup_elem(&flows_new, &p->t);
+	old = bpf_map_lookup_elem(&flows_new, &forward);
 	if (!old)
 		return -DROP_FLOWS_FULL;
 	if (!same_translation(old, &s->forward)) {
-		bpf_map_delete_elem(&flows_new, &k);
+		bpf_map_delete_elem(&flows_new, &reply);
 		s->forward = *old;
 	}
 	return 0;

@@ -76,7 +76,7 @@ __noinline int from_pod(struct __sk_buff *skb, struct pkt *p)
 
 	if (!p)
 		return -DROP_BUG;
-	ep = bpf_map_lookup_elem(&endpoints, &p->t.daddr);
+	ep = endpoint_of(&p->t.daddr);
 	if (ep)
 		return deliver(skb, p, ep);
 	r = route_of(&p->t.daddr);
@@ -129,7 +129,7 @@ __noinline int from_network(struct __sk_buff *skb, struct pkt *p)
 	case ROUTE_LOCAL_PODS:
 		if (!from_peer(p))
 			return -DROP_POD_OUTSIDE;
-		ep = bpf_map_lookup_elem(&endpoints, &p->t.daddr);
+		ep = endpoint_of(&p->t.daddr);
 		if (!ep) {
 			p->answer = ANSWER_NOBODY;
 			return -DROP_NO_POD;

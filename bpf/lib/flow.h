@@ -145,13 +145,13 @@ static __always_inline void flow_confirm(const struct flow_key *k, struct flow *
 /* TCP's end: one FIN, the other's FIN, or one RST. */
 static __always_inline void flow_close(struct flow *f, struct flow *other, __u8 tcp)
 {
-	if (tcp & TCP_FIN)
-		f->flags |= FLOW_FIN;
-	if (!(tcp & TCP_RST) && !(other && other->flags & FLOW_FIN))
+	f->flags |= tcp & TCP_RST ? FLOW_CLOSING : FLOW_FIN;
+	if (!other)
 		return;
-	f->flags |= FLOW_CLOSING;
-	if (other)
-		other->flags |= FLOW_CLOSING | FLOW_FIN;
+	if (tcp & TCP_RST || other->flags & FLOW_FIN) {
+		f->flags |= FLOW_CLOSING;
+		other->flags |= FLOW_CLOSING;
+	}
 }
 
 /*

@@ -35,19 +35,21 @@ static __always_inline void follow_sender(const struct pkt *p, struct flow *f, b
 __noinline int known_flow(struct __sk_buff *skb, struct pkt *p)
 {
 	__u32 now = service_ticks();
+	struct flow_key k;
 	struct flow *f;
 	bool confirmed;
 
 	if (!p)
 		return -DROP_BUG;
-	f = flow_find(&p->t, p->tcp, now, &confirmed);
+	k = p->t;
+	f = flow_find(&k, p->tcp, now, &confirmed);
 	if (!f)
 		return 0;
 	if (f->flags & FLOW_PEER && !from_peer(p))
 		return -DROP_FORGED_SOURCE;
-	if (flow_note(&p->t, f, p->tcp, now, confirmed, f->flags & FLOW_REPLY)) {
-		flow_confirm(&p->t, f);
-		f = flow_find(&p->t, p->tcp, now, &confirmed);
+	if (flow_note(&k, f, p->tcp, now, confirmed, f->flags & FLOW_REPLY)) {
+		flow_confirm(&k, f);
+		f = flow_find(&k, p->tcp, now, &confirmed);
 		if (!f)
 			return -DROP_BUG;
 	}

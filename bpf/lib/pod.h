@@ -19,7 +19,7 @@
 /* Does the pod behind this veth have the address? */
 static __always_inline int owns(__u32 ifindex, const union addr *a)
 {
-	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, a);
+	struct endpoint *ep = endpoint_of(a);
 
 	return ep && ep->ifindex == ifindex;
 }
@@ -52,7 +52,7 @@ __noinline int pod_source(struct pkt *p)
 		return -DROP_BUG;
 	if (addr_is_multicast(&p->t.daddr))
 		return VERDICT_PASS;
-	ep = bpf_map_lookup_elem(&endpoints, &p->t.saddr);
+	ep = endpoint_of(&p->t.saddr);
 	if (!ep || ep->ifindex != p->ifindex) {
 		if (p->t.proto == IPPROTO_ICMPV6 && addr_is_link_local(&p->t.saddr) &&
 		    addr_is_link_local(&p->t.daddr))
@@ -92,7 +92,7 @@ __noinline int to_near_pod(struct __sk_buff *skb, struct pkt *p)
 
 	if (!p)
 		return -DROP_BUG;
-	ep = bpf_map_lookup_elem(&endpoints, &p->t.daddr);
+	ep = endpoint_of(&p->t.daddr);
 	if (!ep || ep->flags & ENDPOINT_CLIENT)
 		return 0;
 	return deliver(skb, p, ep);
@@ -106,7 +106,7 @@ __noinline int to_this_pod(struct pkt *p)
 
 	if (!p)
 		return -DROP_BUG;
-	ep = bpf_map_lookup_elem(&endpoints, &p->t.daddr);
+	ep = endpoint_of(&p->t.daddr);
 	if (!ep)
 		return VERDICT_PASS; /* neighbour discovery, or not registered yet */
 	ret = policy_in(ep);

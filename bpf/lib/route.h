@@ -17,6 +17,17 @@ static __always_inline const struct config *settings(void)
 	return bpf_map_lookup_elem(&config, &zero);
 }
 
+/*
+ * Keys are copied to the stack, here and elsewhere: 6.1's verifier takes no
+ * other memory of a global function's arguments for a key ("R2 type=mem").
+ */
+static __always_inline struct endpoint *endpoint_of(const union addr *a)
+{
+	union addr k = *a;
+
+	return bpf_map_lookup_elem(&endpoints, &k);
+}
+
 static __always_inline const struct route *route_of(const union addr *a)
 {
 	struct route_key k = { .prefixlen = 128 };
@@ -67,7 +78,7 @@ static __always_inline int is_tunnelled(const struct route *r)
  */
 static __always_inline int way_there(const union addr *to, struct flow *f)
 {
-	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, to);
+	struct endpoint *ep = endpoint_of(to);
 	const struct route *r;
 
 	if (ep) {
@@ -112,7 +123,7 @@ static __always_inline int way_back(const struct pkt *p, struct flow *f)
 
 	switch (p->hook) {
 	case HOOK_POD_IN:
-		ep = bpf_map_lookup_elem(&endpoints, &p->t.saddr);
+		ep = endpoint_of(&p->t.saddr);
 		if (!ep)
 			return -DROP_BUG;
 		if (!(ep->flags & ENDPOINT_CLIENT))

@@ -9,7 +9,6 @@
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
-#include <linux/ipv6.h>
 
 #include <bpf_helpers.h>
 
@@ -23,6 +22,10 @@ struct headers4 {
 	struct ethhdr eth;
 	struct iphdr ip;
 };
+
+/* Offsets in struct ipv6hdr. */
+#define HOP_LIMIT 7
+#define ADDRESSES 8
 
 static __always_inline int changes_ports(const struct pkt *p, const struct flow *f)
 {
@@ -107,24 +110,23 @@ __noinline int translate_v4(struct __sk_buff *skb, struct pkt *p, struct flow *f
  */
 __noinline int translate_v6(struct __sk_buff *skb, struct pkt *p, struct flow *f, int hops)
 {
-	struct ipv6hdr ip;
-	__u64 diff;
+	__u8 ttl;
 
 	if (!p || !f)
 		return -DROP_BUG;
 	if (p->ttl <= hops)
 		return -DROP_TTL;
-	hops &= 1;
-	if (bpf_skb_load_bytes(skb, ETH_LEN, &ip, sizeof(ip)))
+	ttl = p->ttl - 1;
+	if (hops && bpf_skb_store_bytes(skb, ETH_LEN + HOP_LIMIT, &ttl, 1, BPF_F_RECOMPUTE_CSUM))
 		return -DROP_REWRITE;
-	diff = sum_addr_diff(&p->t.saddr, &f->saddr) + sum_addr_diff(&p->t.daddr, &f->daddr);
-	__builtin_memcpy(&ip.saddr, &f->saddr, sizeof(f->saddr));
-	__builtin_memcpy(&ip.daddr, &f->daddr, sizeof(f->daddr));
-	ip.hop_limit -= hops;
-	if (bpf_skb_store_bytes(skb, ETH_LEN, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM))
+	/* Both addresses: they lie next to each other here and there. */
+	if (bpf_skb_store_bytes(skb, ETH_LEN + ADDRESSES, &f->saddr, 2 * sizeof(f->saddr),
+				BPF_F_RECOMPUTE_CSUM))
 		return -DROP_REWRITE;
 	if (changes_macs(f) &&
 	    bpf_skb_store_bytes(skb, 0, f->dmac, sizeof(f->dmac) + sizeof(f->smac), 0))
 		return -DROP_REWRITE;
-	return translate_transport(skb, p, f, diff);
+	return translate_transport(skb, p, f,
+				   sum_addr_diff(&p->t.saddr, &f->saddr) +
+					   sum_addr_diff(&p->t.daddr, &f->daddr));
 }
