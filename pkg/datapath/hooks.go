@@ -180,7 +180,7 @@ func Remove(pinDir string) error {
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer func() { _ = unlock() }()
 	errs := []error{detachFilters(pinDir)}
 	links, err := filepath.Glob(filepath.Join(pinDir, "v*", "links", "*"))
 	errs = append(errs, err)

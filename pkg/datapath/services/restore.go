@@ -171,7 +171,7 @@ func addrPort(b objects.MapBackend) netip.AddrPort {
 	return netip.AddrPortFrom(b.Addr.Netip(), objects.Port(b.Port))
 }
 
-// Generation is how often a service's word was switched, modulo 2^16.
+// generation is how often a service's word was switched, modulo 2^16.
 func (s *Services) generation(index uint32) uint16 {
 	return uint16(atomic.LoadUint64(&s.words[index]) >> 48)
 }
