@@ -26,6 +26,10 @@ func (r *Reconciler) problem(object string, err error) {
 	r.setProblem(object, err)
 }
 
+// Problem notes what is wrong with something beside the reconciler, or that it
+// is well again.
+func (r *Reconciler) Problem(object string, err error) { r.problem(object, err) }
+
 func (r *Reconciler) setProblem(object string, err error) {
 	old, had := r.problems[object]
 	switch {

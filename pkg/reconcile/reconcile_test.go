@@ -302,6 +302,38 @@ func TestAnnouncements(t *testing.T) {
 	})
 }
 
+// TestNICsFollowed: a NIC that comes, gets an address, loses its cable and goes
+// is followed without a restart.
+func TestNICsFollowed(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		l := newLab(t)
+		defer func() { l.close() }()
+		l.fill()
+		l.upsert(source.KindIPPool, &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "lan"}, Spec: v1alpha1.IPPoolSpec{
+			Use: v1alpha1.UseLoadBalancer, CIDRs: []string{"203.0.113.0/24"}}})
+		svc, _ := web("203.0.113.9")
+		l.upsert(source.KindService, svc)
+		b := node("b", "192.168.1.2", "10.244.1.0/24")
+		b.Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
+		l.upsert(source.KindNode, b)
+		l.synced()
+		l.await(t, "eth0 internal, nothing to announce on", func() bool {
+			return len(l.dp.nics) == 1 && l.dp.nics[l.here.Index(t, "eth0")].Role == datapath.Internal && len(l.dp.announcements) == 0
+		})
+		netlab.Wire(t, l.here, "eth1", l.peer, "eth1")
+		l.here.Addr(t, "eth1", "203.0.113.1/24")
+		index := l.here.Index(t, "eth1")
+		announced := func() bool { return len(l.dp.announcements) == 1 && l.dp.announcements[0].IfIndex == index }
+		l.await(t, "eth1 external, announced on", func() bool { return l.dp.nics[index].Role == datapath.External && announced() })
+		l.peer.Down(t, "eth1")
+		l.await(t, "not announced without carrier", func() bool { return len(l.dp.announcements) == 0 })
+		l.peer.Up(t, "eth1")
+		l.await(t, "announced again", announced)
+		l.here.Exec(t, "ip", "link", "del", "eth1")
+		l.await(t, "eth1 gone", func() bool { _, there := l.dp.nics[index]; return !there && len(l.dp.announcements) == 0 })
+	})
+}
+
 func pod(id string, index int) agentapi.Endpoint {
 	return agentapi.Endpoint{
 		EndpointKey: agentapi.EndpointKey{ContainerID: id, IfName: "eth0"}, HostIfName: "pb0123456789a", HostIfIndex: index,

@@ -3,12 +3,14 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -56,19 +58,48 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return agentapi.Serve(ctx, listener, r.Handler(), log) })
-	group.Go(func() error { return monitor.Server(ctx, monitor.HealthAddress, monitor.Handler(r.Health)) })
-	group.Go(func() error { return monitor.Server(ctx, metrics.Address, counters.Handler()) })
+	group.Go(func() error { return r.Run(ctx) })
 	group.Go(func() error { return checks.Run(ctx) })
 	group.Go(func() error { return sender.Run(ctx) })
-	group.Go(func() error { return watch.Run(ctx, r.Changed) })
-	group.Go(func() error { return r.Run(ctx) })
-	group.Go(func() error { return src.Run(ctx, reconcile.Kinds(), r.Apply) })
 	group.Go(func() error { return ignoreCanceled(dp.Run(ctx)) })
+	for name, f := range map[string]func() error{
+		"health":  func() error { return monitor.Server(ctx, monitor.HealthAddress, monitor.Handler(r.Health)) },
+		"metrics": func() error { return monitor.Server(ctx, metrics.Address, counters.Handler()) },
+		"watch":   func() error { return watch.Run(ctx, r.Changed) },
+		"source":  func() error { return src.Run(ctx, reconcile.Kinds(), r.Apply) },
+	} {
+		group.Go(func() error { return keep(ctx, f, func(err error) { r.Problem("agent/"+name, err) }) })
+	}
 	log.Info("started", "version", version(), "node", cfg.NodeName, "source", cfg.Source)
 	err = group.Wait()
 	log.Info("stopped; what is in force stays in force")
 	return err
 }
+
+// keepEvery is how long keep waits before it tries again, and how long f must
+// last to be well.
+const keepEvery = 5 * time.Second
+
+// keep runs f again after it fails, until ctx ends: pods and traffic don't
+// depend on it. What is wrong is told, and nil once f lasts.
+func keep(ctx context.Context, f func() error, tell func(error)) error {
+	for {
+		well := time.AfterFunc(keepEvery, func() { tell(nil) })
+		err := f()
+		well.Stop()
+		if ctx.Err() != nil {
+			return nil
+		}
+		tell(cmp.Or(err, errEnded))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(keepEvery):
+		}
+	}
+}
+
+var errEnded = errors.New("ended without a reason")
 
 func ignoreCanceled(err error) error {
 	if errors.Is(err, context.Canceled) {

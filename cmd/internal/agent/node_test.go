@@ -4,14 +4,17 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
@@ -199,6 +202,29 @@ func serve(t *testing.T, address string) {
 			conn.Close()
 		}
 	}()
+}
+
+func TestKeep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var told []string
+		runs := 0
+		err := keep(ctx, func() error {
+			runs++
+			switch runs {
+			case 1:
+				return errors.New("port taken")
+			case 2:
+				time.Sleep(2 * keepEvery)
+				return nil
+			}
+			cancel()
+			return ctx.Err()
+		}, func(err error) { told = append(told, fmt.Sprint(err)) })
+		if want := []string{"port taken", "<nil>", errEnded.Error()}; err != nil || !slices.Equal(told, want) {
+			t.Errorf("keep = %v, told %q, want %q", err, told, want)
+		}
+	})
 }
 
 func TestInstallCNI(t *testing.T) {

@@ -42,10 +42,29 @@ ports: [{name: tcp, port: 8080, protocol: TCP}]
 endpoints:
 - {addresses: [10.244.0.5], nodeName: node-a, conditions: {ready: true}}
 ---
+apiVersion: v1
+kind: Service
+metadata: {name: pods6, namespace: default}
+spec:
+  type: LoadBalancer
+  clusterIP: "fd00:96::20"
+  clusterIPs: ["fd00:96::20"]
+  ipFamilies: [IPv6]
+  ports: [{name: tcp, port: 80, targetPort: 8080, protocol: TCP}]
+status: {loadBalancer: {ingress: [{ip: "fd00:1::100"}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: pods6-1, namespace: default, labels: {kubernetes.io/service-name: pods6}}
+addressType: IPv6
+ports: [{name: tcp, port: 8080, protocol: TCP}]
+endpoints:
+- {addresses: ["fd00:244::5"], nodeName: node-a, conditions: {ready: true}}
+---
 apiVersion: patchbay.net/v1alpha1
 kind: IPPool
 metadata: {name: lan}
-spec: {use: LoadBalancer, ranges: [{first: 192.168.1.100, last: 192.168.1.110}]}
+spec: {use: LoadBalancer, ranges: [{first: 192.168.1.100, last: 192.168.1.110}, {first: "fd00:1::100", last: "fd00:1::1ff"}]}
 `
 
 // pod is a namespace made into a pod as the CNI plugin does it.
@@ -164,8 +183,8 @@ func testPods(t *testing.T, cgroup string) {
 	cfg := writeObjects(t, podObjects)
 	cfg.CgroupPath = cgroup
 	stop := startAgent(t, cfg)
-	server := addPod(t, cfg, "server", netip.MustParseAddr("10.244.0.5"))
-	client := addPod(t, cfg, "client", netip.MustParseAddr("10.244.0.6"))
+	server := addPod(t, cfg, "server", netip.MustParseAddr("10.244.0.5"), netip.MustParseAddr("fd00:244::5"))
+	client := addPod(t, cfg, "client", netip.MustParseAddr("10.244.0.6"), netip.MustParseAddr("fd00:244::6"))
 	server.echo(t, 8080)
 	pod{Namespace: outside}.echo(t, 7777)
 	pod{Namespace: here}.echo(t, 9999)
@@ -184,6 +203,10 @@ func testPods(t *testing.T, cgroup string) {
 			{"pod to node", client.Namespace, "192.168.1.1:9999", "10.244.0.6"},
 			{"pod to LoadBalancer", client.Namespace, "192.168.1.100:80", "10.244.0.6"},
 			{"outside to LoadBalancer", outside, "192.168.1.100:80", "192.168.1.50"},
+			{"pod to ClusterIP v6", client.Namespace, "[fd00:96::20]:80", "fd00:244::6"},
+			{"node to ClusterIP v6", here, "[fd00:96::20]:80", ""},
+			{"outside to LoadBalancer v6", outside, "[fd00:1::100]:80", "fd00:1::50"},
+			{"pod to outside v6", client.Namespace, "[fd00:1::50]:7777", "fd00:1::1"},
 			{"pod to outside", client.Namespace, "192.168.1.50:7777", "192.168.1.1"},
 			{"outside to NodePort", outside, "192.168.1.1:30080", "192.168.1.50"},
 		} {
