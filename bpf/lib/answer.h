@@ -237,13 +237,11 @@ __noinline int answer(struct __sk_buff *skb, struct pkt *p)
 	case ANSWER_NOBODY:
 		return v4 ? answer_icmp_v4(skb, p, ICMP_HOST_UNREACHABLE) :
 			    answer_icmp_v6(skb, p, ICMP6_UNREACHABLE);
-	case ANSWER_REFUSE:
-		if (p->t.proto == IPPROTO_TCP)
-			return answer_reset(skb, p);
-		if (p->t.proto == IPPROTO_ICMP || p->t.proto == IPPROTO_ICMPV6)
-			return -1;
-		return v4 ? answer_icmp_v4(skb, p, ICMP_PORT_UNREACHABLE) :
-			    answer_icmp_v6(skb, p, ICMP6_UNREACHABLE);
 	}
-	return -1;
+	if (p->t.proto == IPPROTO_TCP)
+		return answer_reset(skb, p);
+	if (p->t.proto == IPPROTO_ICMP || p->t.proto == IPPROTO_ICMPV6)
+		return -1;
+	return v4 ? answer_icmp_v4(skb, p, ICMP_PORT_UNREACHABLE) :
+		    answer_icmp_v6(skb, p, ICMP6_UNREACHABLE);
 }

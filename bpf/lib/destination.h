@@ -68,6 +68,13 @@ static __always_inline int forward_tunnel(struct __sk_buff *skb, struct pkt *p,
 	return ret ? ret : send_tunnel(skb, cfg, &r->hop);
 }
 
+/* To a connected UDP socket host unreachable is no error, so it is refused. */
+static __always_inline int no_pod(struct pkt *p)
+{
+	p->answer = p->t.proto == IPPROTO_UDP ? ANSWER_REFUSE : ANSWER_NOBODY;
+	return -DROP_NO_POD;
+}
+
 /* Where a pod's packet goes that no Service is concerned with. */
 __noinline int from_pod(struct __sk_buff *skb, struct pkt *p)
 {
@@ -82,8 +89,7 @@ __noinline int from_pod(struct __sk_buff *skb, struct pkt *p)
 	r = route_of(&p->t.daddr);
 	switch (kind_of(r)) {
 	case ROUTE_LOCAL_PODS:
-		p->answer = ANSWER_NOBODY;
-		return -DROP_NO_POD;
+		return no_pod(p);
 	case ROUTE_PODS:
 		return -DROP_NO_ROUTE;
 	case ROUTE_SERVICE:
@@ -130,10 +136,8 @@ __noinline int from_network(struct __sk_buff *skb, struct pkt *p)
 		if (!from_peer(p))
 			return -DROP_POD_OUTSIDE;
 		ep = endpoint_of(&p->t.daddr);
-		if (!ep) {
-			p->answer = ANSWER_NOBODY;
-			return -DROP_NO_POD;
-		}
+		if (!ep)
+			return no_pod(p);
 		if (!(p->flags & PKT_CLUSTER))
 			ret = remember_way(p);
 		return ret ? ret : deliver(skb, p, ep);

@@ -35,3 +35,4 @@ enum drop_reason {
 	DROP_PROTOCOL = 26,	     /* a protocol that Services don't have */
 	__DROP_MAX = 27,
 };
+_Static_assert(__DROP_MAX <= 64, "the drops map has room for 64");

@@ -145,12 +145,15 @@ func TestFromOutside(t *testing.T) {
 		return packet.Build(eth, packet.IPv4{Src: src, Dst: nodeA}, packet.UDP{Src: 4000, Dst: 4789}, packet.VXLAN{VNI: 20546})
 	}
 	nobody := podA2.Next()
+	datagram := packet.Build(fromPeer, packet.IPv4{Src: podB, Dst: nobody}, packet.UDP{Src: 4000, Dst: 53})
 	n.steps([]step{
 		{name: "pod", program: "tc_uplink_in", in: tcp(client, podA, 80), verdict: drop, reason: objects.MapDropReasonDROP_POD_OUTSIDE},
 		{name: "another node's pod", program: "tc_uplink_in", in: tcp(client, podB, 80), verdict: drop, reason: objects.MapDropReasonDROP_POD_OUTSIDE},
 		{name: "another node's pod, by a node", program: "tc_uplink_in", in: peer(client, podB, 80), verdict: drop, reason: objects.MapDropReasonDROP_THIRD_NODE},
 		{name: "pod that isn't", program: "tc_uplink_in", in: peer(podB, nobody, 80), verdict: redirect, reason: objects.MapDropReasonDROP_NO_POD,
 			out: packet.Build(toPeer, packet.IPv4{Src: nobody, Dst: podB, DF: true}, packet.ICMP{Type: 3, Code: 1}, packet.Quote(peer(podB, nobody, 80), 0))},
+		{name: "pod that isn't, UDP", program: "tc_uplink_in", in: datagram, verdict: redirect, reason: objects.MapDropReasonDROP_NO_POD,
+			out: packet.Build(toPeer, packet.IPv4{Src: nobody, Dst: podB, DF: true}, packet.ICMP{Type: 3, Code: 3}, packet.Quote(datagram, 0))},
 		{name: "ClusterIP", program: "tc_uplink_in", in: tcp(client, clusIP, 80), verdict: drop, reason: objects.MapDropReasonDROP_SERVICE_OUTSIDE},
 		{name: "ClusterIP, by a node", program: "tc_uplink_in", in: peer(nodeB, clusIP.Next(), 80), verdict: drop, reason: objects.MapDropReasonDROP_NO_SERVICE},
 		{name: "range", program: "tc_uplink_in", in: tcp(client, vip, 80), verdict: drop, reason: objects.MapDropReasonDROP_SOURCE_RANGE},
