@@ -77,6 +77,7 @@ func (b *builder) append(entries []Entry) []Entry {
 				entries = b.appendBoth(entries, NodePort, ip, b.port.NodePort)
 			}
 		}
+		entries = b.appendOthers(entries)
 	}
 	for _, ip := range b.svc.LoadBalancerIPs {
 		entries = b.appendBoth(entries, LoadBalancer, ip, b.port.Port)
@@ -93,6 +94,22 @@ func (b *builder) appendBoth(entries []Entry, kind Kind, ip netip.Addr, port uin
 		return entries
 	}
 	return append(entries, b.entry(kind, ip, port, Cluster), b.entry(kind, ip, port, External))
+}
+
+// appendOthers appends the NodePorts of other nodes. From within the cluster they
+// are answered here: over there the client could be on a third node than the
+// endpoint, which would answer it directly. Where only endpoints of the node
+// asked may serve, that node has to be asked.
+func (b *builder) appendOthers(entries []Entry) []Entry {
+	if b.svc.ExternalLocal {
+		return entries
+	}
+	for _, ip := range b.in.Node.Others {
+		if b.hasFamily(ip) {
+			entries = append(entries, b.entry(NodePort, ip, b.port.NodePort, Cluster))
+		}
+	}
+	return entries
 }
 
 // hasFamily tells whether the Service has a ClusterIP of ip's family. Addresses

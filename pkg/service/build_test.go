@@ -296,6 +296,28 @@ func TestBuildFamilies(t *testing.T) {
 	}
 }
 
+func TestBuildNodePortsOfOtherNodes(t *testing.T) {
+	const other = "172.18.0.3:30080/TCP"
+	build := func(change func(*Service)) []Entry {
+		in := input(web(change), ep("10.244.1.5", "n2", "r"))
+		in.Node.Others = addrs("172.18.0.3", "fd00:18::3")
+		return Build(in)
+	}
+	entries := build(func(*Service) {})
+	if e := find(t, entries, other+" cluster"); !e.SocketLB || len(e.Backends) != 1 {
+		t.Errorf("want it translated at the socket, got %+v", e)
+	}
+	got := show(entries)
+	for _, frontend := range []string{other + " external", "[fd00:18::3]:30080/TCP cluster"} {
+		if _, ok := got[frontend]; ok {
+			t.Errorf("want no frontend %s", frontend)
+		}
+	}
+	if _, ok := show(build(func(s *Service) { s.ExternalLocal = true }))[other+" cluster"]; ok {
+		t.Error("policy Local: want the other node asked")
+	}
+}
+
 func TestBuildNodePortNICs(t *testing.T) {
 	own := func(s *Service) { s.NodePortNICs = ExternalNIC }
 	tests := []struct {

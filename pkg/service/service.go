@@ -188,6 +188,7 @@ type Endpoint struct {
 type NodeInfo struct {
 	Name, Zone string
 	Addrs      []netip.Addr // on which NodePorts are open
+	Others     []netip.Addr // the same of all other nodes
 }
 
 // Input is all that Build needs.

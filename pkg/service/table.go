@@ -24,15 +24,19 @@ type member struct {
 // SetNode tells for which node, and which NICs accept NodePorts of Services
 // that name none. Another than before makes everything be computed again.
 func (t *Table) SetNode(node NodeInfo, nodePortNICs NICRoles) {
-	if t.node.Name == node.Name && t.node.Zone == node.Zone && slices.Equal(t.node.Addrs, node.Addrs) && t.roles == nodePortNICs {
+	if t.node.equal(node) && t.roles == nodePortNICs {
 		return
 	}
 	t.node, t.roles = node, nodePortNICs
-	t.node.Addrs = slices.Clone(node.Addrs)
+	t.node.Addrs, t.node.Others = slices.Clone(node.Addrs), slices.Clone(node.Others)
 	t.claims = nil
 	for name := range t.services {
 		t.mark(name)
 	}
+}
+
+func (n NodeInfo) equal(o NodeInfo) bool {
+	return n.Name == o.Name && n.Zone == o.Zone && slices.Equal(n.Addrs, o.Addrs) && slices.Equal(n.Others, o.Others)
 }
 
 // Set adds a Service with its endpoints, or replaces it.

@@ -180,7 +180,7 @@ func (s *Services) putNode(ev source.Event) {
 // Entries returns what service.Build returns for Input, and computes only what
 // changed since it was called last. The caller must not change the result.
 func (s *Services) Entries(node service.NodeInfo, nodePortNICs service.NICRoles) []service.Entry {
-	s.table.SetNode(node, nodePortNICs)
+	s.table.SetNode(s.amongOthers(node), nodePortNICs)
 	for name := range s.changed {
 		if record := s.services[name]; record.served {
 			s.table.Set(record.value, s.endpointsOf(name))
@@ -210,7 +210,7 @@ func (s *Services) HealthChecks(node string) []service.HealthCheck {
 // shares the tracker's endpoints; it stays as it is while the tracker goes on.
 func (s *Services) Input(node service.NodeInfo, nodePortNICs service.NICRoles) service.Input {
 	in := service.Input{
-		Node: node, NodePortNICs: nodePortNICs,
+		Node: s.amongOthers(node), NodePortNICs: nodePortNICs,
 		Services:  make([]service.Service, 0, len(s.services)),
 		Endpoints: make(map[service.Name][]service.Endpoint, len(s.services)),
 	}
@@ -221,6 +221,23 @@ func (s *Services) Input(node service.NodeInfo, nodePortNICs service.NICRoles) s
 		}
 	}
 	return in
+}
+
+// amongOthers returns node with the addresses of all others. An address that is
+// also its own is its own.
+func (s *Services) amongOthers(node service.NodeInfo) service.NodeInfo {
+	node.Others = nil
+	for _, other := range s.Nodes() {
+		if other.Name == node.Name {
+			continue
+		}
+		for _, addr := range other.addrs() {
+			if !slices.Contains(node.Addrs, addr) {
+				node.Others = append(node.Others, addr)
+			}
+		}
+	}
+	return node
 }
 
 func (s *Services) endpointsOf(name service.Name) []service.Endpoint {

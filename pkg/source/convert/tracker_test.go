@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -175,6 +176,17 @@ func TestServicesNodes(t *testing.T) {
 	s.Apply(gone(source.KindNode, &corev1.Node{ObjectMeta: read[corev1.Node](t, `{metadata: {name: n2}}`).ObjectMeta}))
 	if _, ok := s.Node("n2"); ok {
 		t.Error("want n2 gone")
+	}
+}
+
+func TestServicesOtherNodes(t *testing.T) {
+	s := NewServices(nil)
+	for name, ip := range map[string]string{"n1": "10.0.0.1", "n3": "10.0.0.3", "n2": "10.0.0.2"} {
+		s.Apply(upsert(source.KindNode, read[corev1.Node](t, `{metadata: {name: `+name+`}, status: {addresses: [{type: InternalIP, address: `+ip+`}]}}`)))
+	}
+	got := s.Input(service.NodeInfo{Name: "n2", Addrs: addrs("10.0.0.2")}, 0).Node.Others
+	if want := addrs("10.0.0.1", "10.0.0.3"); !slices.Equal(got, want) {
+		t.Errorf("want %v, got %v", want, got)
 	}
 }
 
