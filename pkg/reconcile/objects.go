@@ -30,9 +30,7 @@ func (r *Reconciler) nicHints() nic.Hints {
 		if p.Spec.Use != v1alpha1.UseLoadBalancer {
 			continue
 		}
-		for _, span := range spans(p) {
-			hints.Pools[p.Name] = append(hints.Pools[p.Name], span.first)
-		}
+		hints.Pools[p.Name] = plan.FirstAddrs(p)
 	}
 	return hints
 }
@@ -179,7 +177,7 @@ func (r *Reconciler) addressInput(entries []service.Entry) plan.AddressInput {
 	in := plan.AddressInput{Self: r.Config.NodeName, NICs: r.nics, Members: r.Members, Services: r.balanced(entries)}
 	for _, p := range source.List[*v1alpha1.IPPool](r.store, source.KindIPPool) {
 		if p.Spec.Use == v1alpha1.UseLoadBalancer {
-			in.Pools = append(in.Pools, addressPool(p))
+			in.Pools = append(in.Pools, plan.AddressPool(p))
 		}
 	}
 	in.Pools = append(in.Pools, r.allocated())
@@ -257,17 +255,6 @@ func (r *Reconciler) allocated() plan.Pool {
 	return plan.Pool{Contains: func(a netip.Addr) bool { return addrs[a] }}
 }
 
-func addressPool(p *v1alpha1.IPPool) plan.Pool {
-	list := spans(p)
-	pool := plan.Pool{Name: p.Name, Contains: func(a netip.Addr) bool {
-		return slices.ContainsFunc(list, func(s span) bool { return s.first.Compare(a) <= 0 && a.Compare(s.last) <= 0 })
-	}}
-	if p.Spec.NodeSelector != nil {
-		pool.Selects = p.Spec.NodeSelector.Matches
-	}
-	return pool
-}
-
 // announcer is what a node's object and its report say that decides whether it
 // may announce. This node's own NICs are looked at directly.
 func (r *Reconciler) announcer(obj *corev1.Node) announce.Node {
@@ -293,34 +280,4 @@ func (r *Reconciler) announcer(obj *corev1.Node) announce.Node {
 		}
 	}
 	return n
-}
-
-// span is the addresses from first to last.
-type span struct{ first, last netip.Addr }
-
-// spans are a pool's addresses; what can't be read is the source's to report.
-func spans(p *v1alpha1.IPPool) []span {
-	var list []span
-	for _, c := range p.Spec.CIDRs {
-		if cidr, err := netip.ParsePrefix(c); err == nil {
-			list = append(list, span{cidr.Masked().Addr(), lastOf(cidr)})
-		}
-	}
-	for _, rg := range p.Spec.Ranges {
-		first, err1 := netip.ParseAddr(rg.First)
-		last, err2 := netip.ParseAddr(rg.Last)
-		if err1 == nil && err2 == nil {
-			list = append(list, span{first, last})
-		}
-	}
-	return list
-}
-
-func lastOf(p netip.Prefix) netip.Addr {
-	raw := p.Masked().Addr().AsSlice()
-	for i := p.Bits(); i < len(raw)*8; i++ {
-		raw[i/8] |= 0x80 >> (i % 8)
-	}
-	addr, _ := netip.AddrFromSlice(raw)
-	return addr
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/datapath"
 	"github.com/patchbay-net/patchbay/pkg/netdev"
 	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/endpoints"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
 	"github.com/patchbay-net/patchbay/pkg/service"
 	"github.com/patchbay-net/patchbay/pkg/source"
@@ -37,9 +38,7 @@ type Datapath interface {
 	RemoveNIC(index int) error
 	NICs() ([]datapath.NIC, error)
 	SetTunnel(datapath.Tunnel) error
-	AddEndpoint(datapath.Endpoint) error
-	RemoveEndpoint(datapath.Endpoint) error
-	Endpoints() ([]datapath.Endpoint, error)
+	endpoints.Datapath
 	SetServices([]service.Entry) error
 	SetRoutes([]datapath.Route) error
 	SetPeers([]datapath.Peer) error
@@ -68,25 +67,23 @@ type Options struct {
 // Reconciler keeps a node as the objects say. Make one with New.
 type Reconciler struct {
 	Options
+	pods    *endpoints.Table
 	sysctls netdev.Sysctls
 	wake    chan struct{} // there is something for the loop
 	note    chan struct{} // there is something for the scribe
-	reap    chan struct{} // there is something for the reaper
 	synced  chan struct{} // closed when all that objects say is in force
 	started time.Time
 
-	mu        sync.Mutex // guards what follows
-	store     *source.Store
-	services  *convert.Services
-	dirty     part
-	restored  bool      // the snapshot had objects
-	trusted   time.Time // from when on the snapshot counts
-	unsaved   bool      // the snapshot lags behind
-	problems  map[string]problem
-	endpoints map[endpointKey]*endpoint
-	doomed    map[int]string // links to be removed, by index
-	view      view
-	awaited   map[netdev.Neighbour]bool // whose MAC address matters
+	mu       sync.Mutex // guards what follows
+	store    *source.Store
+	services *convert.Services
+	dirty    part
+	restored bool      // the snapshot had objects
+	trusted  time.Time // from when on the snapshot counts
+	unsaved  bool      // the snapshot lags behind
+	problems map[string]problem
+	view     view
+	awaited  map[netdev.Neighbour]bool // whose MAC address matters
 
 	// The loop's own.
 	nics    []nic.NIC
@@ -123,10 +120,10 @@ const (
 // New returns a Reconciler with the objects of the snapshot, if there is one.
 func New(o Options) *Reconciler {
 	r := &Reconciler{
-		Options: o, sysctls: netdev.Sysctls(o.Config.Paths.Sysctl), started: time.Now(),
-		wake: make(chan struct{}, 1), note: make(chan struct{}, 1), reap: make(chan struct{}, 1), synced: make(chan struct{}),
+		Options: o, pods: endpoints.New(o.Datapath, o.Leases, o.Log), sysctls: netdev.Sysctls(o.Config.Paths.Sysctl), started: time.Now(),
+		wake: make(chan struct{}, 1), note: make(chan struct{}, 1), synced: make(chan struct{}),
 		services: convert.NewServices(o.Config.ServiceCIDRs), dirty: partAll,
-		problems: map[string]problem{}, endpoints: map[endpointKey]*endpoint{}, doomed: map[int]string{}, groups: map[int]bool{},
+		problems: map[string]problem{}, groups: map[int]bool{},
 	}
 	r.restore()
 	return r
@@ -142,7 +139,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return r.loop(ctx) })
 	group.Go(func() error { return r.scribe(ctx) })
-	group.Go(func() error { return r.reaper(ctx) })
+	group.Go(func() error { return r.pods.Run(ctx) })
 	return group.Wait()
 }
 
@@ -219,7 +216,7 @@ func (r *Reconciler) pass() (failed part) {
 	}{
 		{partLinks, "nics", r.syncLinks, true},
 		{partNetwork, "network", r.syncNetwork, false},
-		{partEndpoints, "endpoints", r.syncEndpoints, true},
+		{partEndpoints, "endpoints", r.pods.Adopt, true},
 		{partServices, "services", r.syncServices, false},
 		{partAddresses, "addresses", r.syncAddresses, false},
 		{partRules, "masquerade", r.syncRules, false},

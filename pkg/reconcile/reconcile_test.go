@@ -17,14 +17,12 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/patchbay-net/patchbay/ipam"
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/announce"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/datapath"
-	"github.com/patchbay-net/patchbay/pkg/netdev"
 	"github.com/patchbay-net/patchbay/pkg/netdev/watch"
 	"github.com/patchbay-net/patchbay/pkg/source"
 	"github.com/patchbay-net/patchbay/test/netlab"
@@ -339,89 +337,4 @@ func pod(id string, index int) agentapi.Endpoint {
 		EndpointKey: agentapi.EndpointKey{ContainerID: id, IfName: "eth0"}, HostIfName: "pb0123456789a", HostIfIndex: index,
 		HostMAC: "02:00:00:00:00:01", MAC: "02:00:00:00:00:02", Addrs: []netip.Addr{netip.MustParseAddr("10.244.0.7")}, Generation: 5,
 	}
-}
-
-func TestEndpoints(t *testing.T) {
-	netlab.Isolate(t, func(t *testing.T) {
-		l := newLab(t)
-		defer func() { l.close() }()
-		l.fill()
-		l.synced()
-		ctx := t.Context()
-		if err := l.r.AddEndpoint(ctx, pod("c1", 41)); err != nil {
-			t.Fatal(err)
-		}
-		if err := l.r.CheckEndpoint(ctx, pod("c1", 41)); err != nil {
-			t.Errorf("check: %v", err)
-		}
-		bad := pod("c2", 0)
-		if typed, ok := errors.AsType[*agentapi.Error](l.r.AddEndpoint(ctx, bad)); !ok || typed.Code != agentapi.CodeInvalid {
-			t.Errorf("endpoint without interface: want code %d", agentapi.CodeInvalid)
-		}
-		old := agentapi.EndpointDelete{EndpointKey: pod("c1", 41).EndpointKey, Generation: 4}
-		if err := l.r.DeleteEndpoint(ctx, old); err != nil || len(l.r.Pods()) != 1 {
-			t.Errorf("a late DEL of an older generation: %v, pods %v", err, l.r.Pods())
-		}
-		old.Generation = 5
-		netlab.Wire(t, l.here, "pb0123456789a", l.peer, "eth9")
-		old.HostIfName, old.HostIfIndex = "pb0123456789a", l.here.Index(t, "pb0123456789a")
-		for range 2 {
-			if err := l.r.DeleteEndpoint(ctx, old); err != nil || len(l.r.Pods()) != 0 {
-				t.Errorf("DEL: %v, pods %v", err, l.r.Pods())
-			}
-		}
-		netlab.WaitFor(t, 5*time.Second, "link removed", func() error {
-			if links, err := netdev.PodLinks(); err != nil || len(links) > 0 {
-				return fmt.Errorf("links %v, %v", links, err)
-			}
-			return nil
-		})
-		if err := l.r.CheckEndpoint(ctx, pod("c1", 41)); err == nil {
-			t.Error("check of a deleted endpoint succeeds")
-		}
-		one, two := pod("c1", 41), pod("c2", 42)
-		two.Addrs = []netip.Addr{netip.MustParseAddr("10.244.0.8")}
-		if err := errors.Join(l.r.AddEndpoint(ctx, one), l.r.AddEndpoint(ctx, two)); err != nil {
-			t.Fatal(err)
-		}
-		if err := l.r.GC(ctx, agentapi.GC{Valid: []agentapi.EndpointKey{two.EndpointKey}}); err != nil || len(l.r.Pods()) != 1 {
-			t.Errorf("GC: %v, pods %v", err, l.r.Pods())
-		}
-	})
-}
-
-// TestAdopt: after a restart the endpoints with a lease and a link are taken
-// over, what the datapath has beyond them goes, and so does the lease of a pod
-// that is gone.
-func TestAdopt(t *testing.T) {
-	netlab.Isolate(t, func(t *testing.T) {
-		l := newLab(t)
-		l.close()
-		leases := store.New(l.cfg.Paths.Leases(), store.Options{})
-		live, gone := store.Key{ContainerID: "live", IfName: "eth0"}, store.Key{ContainerID: "gone", IfName: "eth0"}
-		netlab.Wire(t, l.here, live.Link(), l.peer, "eth9")
-		pool, err := ipam.NewPool("p", ipam.Subnet{Prefix: netip.MustParsePrefix("10.244.0.0/24")})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for key, netns := range map[store.Key]string{live: l.peer.Path(), gone: "/run/netns/gone"} {
-			if _, err := leases.Allocate(store.Request{Lease: store.Lease{Key: key, Netns: netns, MAC: "02:00:00:00:00:02"}, Pools: []ipam.Pool{pool}}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		l.dp.endpoints = []datapath.Endpoint{{IfIndex: 4242, Addrs: []netip.Addr{netip.MustParseAddr("10.244.0.99")}}}
-		l.start(t)
-		defer func() { l.close() }()
-		index := l.here.Index(t, live.Link())
-		l.await(t, "the live endpoint alone", func() bool { return len(l.dp.endpoints) == 1 && l.dp.endpoints[0].IfIndex == index })
-		netlab.WaitFor(t, 5*time.Second, "lease of the gone pod released", func() error {
-			if _, found, err := leases.Find(gone); err != nil || found {
-				return fmt.Errorf("found %v, %v", found, err)
-			}
-			return nil
-		})
-		if _, found, err := leases.Find(live); err != nil || !found {
-			t.Errorf("the live pod's lease: %v, %v", found, err)
-		}
-	})
 }

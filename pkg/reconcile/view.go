@@ -3,11 +3,8 @@
 package reconcile
 
 import (
-	"context"
 	"net"
 	"net/netip"
-	"slices"
-	"strings"
 
 	"github.com/patchbay-net/patchbay/ipam/boot"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
@@ -84,18 +81,7 @@ func (r *Reconciler) Info() (agentapi.Info, error) {
 }
 
 // Pods lists the node's endpoints.
-func (r *Reconciler) Pods() []agentapi.Pod {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	pods := make([]agentapi.Pod, 0, len(r.endpoints))
-	for _, e := range r.endpoints {
-		pods = append(pods, agentapi.Pod{Endpoint: e.Endpoint, Attached: e.problem == "", Problem: e.problem})
-	}
-	slices.SortFunc(pods, func(a, b agentapi.Pod) int {
-		return strings.Compare(a.PodNamespace+"/"+a.PodName+"/"+a.ContainerID, b.PodNamespace+"/"+b.PodName+"/"+b.ContainerID)
-	})
-	return pods
-}
+func (r *Reconciler) Pods() []agentapi.Pod { return r.pods.List() }
 
 // Services lists the frontends in force.
 func (r *Reconciler) Services() []agentapi.Service {
@@ -180,38 +166,6 @@ func (r *Reconciler) Drops() ([]agentapi.Drop, error) {
 		out[i] = agentapi.Drop(d)
 	}
 	return out, nil
-}
-
-// Handler serves the agent's API.
-func (r *Reconciler) Handler() agentapi.Handler {
-	none := func(f func() error) (agentapi.None, error) { return agentapi.None{}, f() }
-	type nothing = agentapi.None
-	return agentapi.Handler{
-		agentapi.OpEndpointAdd: agentapi.Do(func(ctx context.Context, e agentapi.Endpoint) (nothing, error) {
-			return none(func() error { return r.AddEndpoint(ctx, e) })
-		}),
-		agentapi.OpEndpointDelete: agentapi.Do(func(ctx context.Context, d agentapi.EndpointDelete) (nothing, error) {
-			return none(func() error { return r.DeleteEndpoint(ctx, d) })
-		}),
-		agentapi.OpEndpointCheck: agentapi.Do(func(ctx context.Context, e agentapi.Endpoint) (nothing, error) {
-			return none(func() error { return r.CheckEndpoint(ctx, e) })
-		}),
-		agentapi.OpGC: agentapi.Do(func(ctx context.Context, g agentapi.GC) (nothing, error) {
-			return none(func() error { return r.GC(ctx, g) })
-		}),
-		agentapi.OpStatus:    read(func() (agentapi.Status, error) { return r.Status(), nil }),
-		agentapi.OpInfo:      read(r.Info),
-		agentapi.OpPods:      read(func() ([]agentapi.Pod, error) { return r.Pods(), nil }),
-		agentapi.OpServices:  read(func() ([]agentapi.Service, error) { return r.Services(), nil }),
-		agentapi.OpAddresses: read(r.Addresses),
-		agentapi.OpLeases:    read(r.ListLeases),
-		agentapi.OpNICs:      read(func() ([]agentapi.NIC, error) { return r.NICs(), nil }),
-		agentapi.OpDrops:     read(r.Drops),
-	}
-}
-
-func read[T any](f func() (T, error)) agentapi.Func {
-	return agentapi.Do(func(context.Context, agentapi.None) (T, error) { return f() })
 }
 
 // Health is what the node says to load balancers.

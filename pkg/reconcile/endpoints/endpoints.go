@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package reconcile
+// Package endpoints keeps the pods' interfaces of a node in force: as the CNI
+// plugin asks, and after a restart as leases and links say. It remembers nothing
+// that can't be found again.
+package endpoints
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
-	"time"
+	"strings"
+	"sync"
 
 	"github.com/patchbay-net/patchbay/ipam/boot"
 	"github.com/patchbay-net/patchbay/ipam/store"
@@ -20,10 +25,24 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/netdev"
 )
 
-// firstSync is how long an ADD may wait for the objects.
-const firstSync = 10 * time.Second
+// Datapath is what is asked of pkg/datapath.
+type Datapath interface {
+	AddEndpoint(datapath.Endpoint) error
+	RemoveEndpoint(datapath.Endpoint) error
+	Endpoints() ([]datapath.Endpoint, error)
+}
 
-type endpointKey = agentapi.EndpointKey
+// Table is the node's endpoints. Make one with New; safe for concurrent use.
+type Table struct {
+	datapath Datapath
+	leases   *store.Store
+	log      *slog.Logger
+	reap     chan struct{} // there is something for the reaper
+
+	mu        sync.Mutex
+	endpoints map[agentapi.EndpointKey]*endpoint
+	doomed    map[int]string // links to be removed, by index
+}
 
 // endpoint is a pod's interface as the agent keeps it.
 type endpoint struct {
@@ -31,54 +50,32 @@ type endpoint struct {
 	problem string
 }
 
-// AddEndpoint puts a pod's interface in force. It returns only once Services
-// are, too: what the pod first connects to is balanced.
-func (r *Reconciler) AddEndpoint(ctx context.Context, e agentapi.Endpoint) error {
+// New returns a table without endpoints; Adopt finds those that are there.
+func New(dp Datapath, leases *store.Store, log *slog.Logger) *Table {
+	return &Table{
+		datapath: dp, leases: leases, log: log, reap: make(chan struct{}, 1),
+		endpoints: map[agentapi.EndpointKey]*endpoint{}, doomed: map[int]string{},
+	}
+}
+
+// Add puts a pod's interface in force.
+func (t *Table) Add(e agentapi.Endpoint) error {
 	dp, err := toDatapath(e)
 	if err != nil {
 		return err
 	}
-	if err := r.awaitSync(ctx); err != nil {
-		return err
-	}
-	if err := r.Datapath.AddEndpoint(dp); err != nil {
+	if err := t.datapath.AddEndpoint(dp); err != nil {
 		return fmt.Errorf("endpoint %s/%s on %s: %w", e.ContainerID, e.IfName, e.HostIfName, err)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for key, other := range r.endpoints { // a later lease of the same address counts
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for key, other := range t.endpoints { // a later lease of the same address counts
 		if key != e.EndpointKey && slices.ContainsFunc(other.Addrs, func(a netip.Addr) bool { return slices.Contains(e.Addrs, a) }) {
-			delete(r.endpoints, key)
+			delete(t.endpoints, key)
 		}
 	}
-	r.endpoints[e.EndpointKey] = &endpoint{Endpoint: e}
+	t.endpoints[e.EndpointKey] = &endpoint{Endpoint: e}
 	return nil
-}
-
-func (r *Reconciler) awaitSync(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, firstSync)
-	defer cancel()
-	select {
-	case <-r.synced:
-		return nil
-	case <-ctx.Done():
-		return agentapi.Errorf(agentapi.CodeTryLater, "agent is not ready: %s", r.whyNotSynced())
-	}
-}
-
-// whyNotSynced says what the agent still waits for.
-func (r *Reconciler) whyNotSynced() string {
-	for _, p := range r.Problems() {
-		return p.Object + ": " + p.Text
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, kind := range Kinds() {
-		if !r.store.Synced(kind) {
-			return fmt.Sprintf("objects of kind %s have not been read from %s yet", kind, r.Config.Source)
-		}
-	}
-	return "starting"
 }
 
 func toDatapath(e agentapi.Endpoint) (datapath.Endpoint, error) {
@@ -101,72 +98,75 @@ func parseMAC(s string) ([6]byte, error) {
 	return [6]byte(hw), nil
 }
 
-// DeleteEndpoint takes a pod's interface out: its entries now, its link behind
+// Delete takes a pod's interface out: its entries now, its link behind
 // the answer. An older generation than the one kept leaves it: its key was used
 // again meanwhile.
-func (r *Reconciler) DeleteEndpoint(_ context.Context, d agentapi.EndpointDelete) error {
-	r.mu.Lock()
-	kept := r.endpoints[d.EndpointKey]
+func (t *Table) Delete(d agentapi.EndpointDelete) error {
+	t.mu.Lock()
+	kept := t.endpoints[d.EndpointKey]
 	if kept != nil && d.Generation != 0 && d.Generation < kept.Generation {
-		r.mu.Unlock()
+		t.mu.Unlock()
 		return nil
 	}
-	delete(r.endpoints, d.EndpointKey)
-	r.mu.Unlock()
-	if err := r.forget(kept, d); err != nil {
+	delete(t.endpoints, d.EndpointKey)
+	t.mu.Unlock()
+	if err := t.forget(kept, d); err != nil {
 		return fmt.Errorf("endpoint %s/%s: %w", d.ContainerID, d.IfName, err)
 	}
 	if d.HostIfIndex != 0 && netdev.IsPodLink(d.HostIfName) {
-		r.removeLink(d.HostIfName, d.HostIfIndex)
+		t.removeLink(d.HostIfName, d.HostIfIndex)
 	}
 	return nil
 }
 
 // forget takes an endpoint's entries out of the datapath.
-func (r *Reconciler) forget(kept *endpoint, d agentapi.EndpointDelete) error {
+func (t *Table) forget(kept *endpoint, d agentapi.EndpointDelete) error {
 	switch {
 	case kept != nil:
-		return r.Datapath.RemoveEndpoint(datapath.Endpoint{IfIndex: kept.HostIfIndex, Addrs: kept.Addrs})
+		return t.datapath.RemoveEndpoint(datapath.Endpoint{IfIndex: kept.HostIfIndex, Addrs: kept.Addrs})
 	case d.HostIfIndex != 0:
-		return r.Datapath.RemoveEndpoint(datapath.Endpoint{IfIndex: d.HostIfIndex})
+		return t.datapath.RemoveEndpoint(datapath.Endpoint{IfIndex: d.HostIfIndex})
 	}
 	return nil // without a link; what was at it goes when endpoints are next looked through
 }
 
 // removeLink has the reaper remove a host end.
-func (r *Reconciler) removeLink(name string, index int) {
-	r.mu.Lock()
-	r.doomed[index] = name
-	r.mu.Unlock()
-	signal(r.reap)
+func (t *Table) removeLink(name string, index int) {
+	t.mu.Lock()
+	t.doomed[index] = name
+	t.mu.Unlock()
+	select {
+	case t.reap <- struct{}{}:
+	default:
+	}
 }
 
-// reaper removes the links of endpoints that are no more: those that gather
-// while it is at work, together.
-func (r *Reconciler) reaper(ctx context.Context) error {
+// Run removes the links of endpoints that are no more: those that gather while
+// it is at work, together. It ends with ctx.
+func (t *Table) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-r.reap:
+		case <-t.reap:
 		}
-		r.mu.Lock()
-		due := r.doomed
-		r.doomed = make(map[int]string)
-		r.mu.Unlock()
+		t.mu.Lock()
+		due := t.doomed
+		t.doomed = make(map[int]string)
+		t.mu.Unlock()
 		if err := netdev.RemovePodLinks(due); err != nil {
-			r.Log.Warn("remove pods' links; the plugin does it then", "err", err)
+			t.log.Warn("remove pods' links; the plugin does it then", "err", err)
 		}
 	}
 }
 
-// CheckEndpoint returns an error if the endpoint isn't in force as given.
-func (r *Reconciler) CheckEndpoint(_ context.Context, e agentapi.Endpoint) error {
+// Check returns an error if the endpoint isn't in force as given.
+func (t *Table) Check(e agentapi.Endpoint) error {
 	want, err := toDatapath(e)
 	if err != nil {
 		return err
 	}
-	have, err := r.Datapath.Endpoints()
+	have, err := t.datapath.Endpoints()
 	if err != nil {
 		return err
 	}
@@ -186,30 +186,29 @@ func (r *Reconciler) CheckEndpoint(_ context.Context, e agentapi.Endpoint) error
 
 // GC removes every endpoint of a network that isn't valid. The leases are the
 // plugin's.
-func (r *Reconciler) GC(_ context.Context, gc agentapi.GC) error {
-	r.mu.Lock()
+func (t *Table) GC(gc agentapi.GC) error {
+	t.mu.Lock()
 	var stale []*endpoint
-	for key, e := range r.endpoints {
+	for key, e := range t.endpoints {
 		if e.Network == gc.Network && !slices.Contains(gc.Valid, key) {
 			stale = append(stale, e)
-			delete(r.endpoints, key)
+			delete(t.endpoints, key)
 		}
 	}
-	r.mu.Unlock()
+	t.mu.Unlock()
 	var errs []error
 	for _, e := range stale {
-		errs = append(errs, r.Datapath.RemoveEndpoint(datapath.Endpoint{IfIndex: e.HostIfIndex, Addrs: e.Addrs}))
+		errs = append(errs, t.datapath.RemoveEndpoint(datapath.Endpoint{IfIndex: e.HostIfIndex, Addrs: e.Addrs}))
 	}
-	r.touch(partEndpoints)
-	return errors.Join(errs...)
+	return errors.Join(append(errs, t.Adopt())...)
 }
 
-// syncEndpoints takes over the pods that are there: those with a lease of this
+// Adopt takes over the pods that are there: those with a lease of this
 // boot and a link. What the datapath has at links that are no more goes, and so
 // does the lease of a pod whose namespace and link are gone. A link without a
 // lease stays: its addresses may be another IPAM plugin's.
-func (r *Reconciler) syncEndpoints() error {
-	have, err := r.Datapath.Endpoints()
+func (t *Table) Adopt() error {
+	have, err := t.datapath.Endpoints()
 	if err != nil {
 		return err
 	}
@@ -217,7 +216,7 @@ func (r *Reconciler) syncEndpoints() error {
 	if err != nil {
 		return err
 	}
-	contents, err := r.Leases.List()
+	contents, err := t.leases.List()
 	if err != nil {
 		return err
 	}
@@ -231,10 +230,10 @@ func (r *Reconciler) syncEndpoints() error {
 		switch {
 		case lease.Damaged || lease.BootID != bootID:
 		case there:
-			errs = append(errs, r.adopt(lease, link))
+			errs = append(errs, t.adopt(lease, link))
 		case namespaceGone(lease.Netns):
-			r.Log.Info("pod is gone without a DEL; its addresses begin to rest", "lease", lease.Key, "addrs", lease.Addrs)
-			_, _, err := r.Leases.Release(lease.Key, lease.Generation)
+			t.log.Info("pod is gone without a DEL; its addresses begin to rest", "lease", lease.Key, "addrs", lease.Addrs)
+			_, _, err := t.leases.Release(lease.Key, lease.Generation)
 			errs = append(errs, err)
 		}
 	}
@@ -244,22 +243,22 @@ func (r *Reconciler) syncEndpoints() error {
 	}
 	for _, h := range have {
 		if !live[h.IfIndex] {
-			errs = append(errs, r.Datapath.RemoveEndpoint(h))
+			errs = append(errs, t.datapath.RemoveEndpoint(h))
 		}
 	}
 	return errors.Join(errs...)
 }
 
 // adopt takes over an endpoint from its lease and link.
-func (r *Reconciler) adopt(lease store.Lease, link netdev.Link) error {
+func (t *Table) adopt(lease store.Lease, link netdev.Link) error {
 	e := agentapi.Endpoint{
 		EndpointKey: agentapi.EndpointKey(lease.Key), Network: lease.Network, Netns: lease.Netns, HostIfName: link.Name, HostIfIndex: link.Index,
 		HostMAC: net.HardwareAddr(link.MAC[:]).String(), MAC: lease.MAC, Addrs: lease.Addrs, Generation: lease.Generation,
 		PodNamespace: lease.PodNamespace, PodName: lease.PodName, PodUID: lease.PodUID,
 	}
-	r.mu.Lock()
-	known := r.endpoints[e.EndpointKey]
-	r.mu.Unlock()
+	t.mu.Lock()
+	known := t.endpoints[e.EndpointKey]
+	t.mu.Unlock()
 	if known != nil && known.HostIfIndex == link.Index {
 		return nil
 	}
@@ -271,14 +270,28 @@ func (r *Reconciler) adopt(lease store.Lease, link netdev.Link) error {
 		return err
 	}
 	adopted := &endpoint{Endpoint: e}
-	if err := r.Datapath.AddEndpoint(dp); err != nil {
+	if err := t.datapath.AddEndpoint(dp); err != nil {
 		adopted.problem = err.Error()
-		r.Log.Warn("adopt endpoint", "lease", lease.Key, "err", err)
+		t.log.Warn("adopt endpoint", "lease", lease.Key, "err", err)
 	}
-	r.mu.Lock()
-	r.endpoints[e.EndpointKey] = adopted
-	r.mu.Unlock()
+	t.mu.Lock()
+	t.endpoints[e.EndpointKey] = adopted
+	t.mu.Unlock()
 	return nil
+}
+
+// List lists the endpoints, by pod.
+func (t *Table) List() []agentapi.Pod {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	pods := make([]agentapi.Pod, 0, len(t.endpoints))
+	for _, e := range t.endpoints {
+		pods = append(pods, agentapi.Pod{Endpoint: e.Endpoint, Attached: e.problem == "", Problem: e.problem})
+	}
+	slices.SortFunc(pods, func(a, b agentapi.Pod) int {
+		return strings.Compare(a.PodNamespace+"/"+a.PodName+"/"+a.ContainerID, b.PodNamespace+"/"+b.PodName+"/"+b.ContainerID)
+	})
+	return pods
 }
 
 // namespaceGone tells whether a pod's network namespace is certainly no more.

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package endpoints
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/patchbay-net/patchbay/ipam"
+	"github.com/patchbay-net/patchbay/ipam/store"
+	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/pkg/datapath"
+	"github.com/patchbay-net/patchbay/pkg/netdev"
+	"github.com/patchbay-net/patchbay/test/netlab"
+)
+
+// fake keeps endpoints as the datapath does.
+type fake struct{ list []datapath.Endpoint }
+
+func (f *fake) AddEndpoint(e datapath.Endpoint) error {
+	f.list = append(f.list, e)
+	return nil
+}
+
+func (f *fake) RemoveEndpoint(e datapath.Endpoint) error {
+	f.list = slices.DeleteFunc(f.list, func(o datapath.Endpoint) bool { return o.IfIndex == e.IfIndex })
+	return nil
+}
+
+func (f *fake) Endpoints() ([]datapath.Endpoint, error) { return slices.Clone(f.list), nil }
+
+type lab struct {
+	here, peer *netlab.Namespace
+	dp         *fake
+	leases     *store.Store
+	table      *Table
+}
+
+func newLab(t *testing.T) *lab {
+	l := &lab{here: netlab.Open(t, "/proc/self/ns/net"), peer: netlab.New(t), dp: &fake{}}
+	l.leases = store.New(filepath.Join(t.TempDir(), "leases.db"), store.Options{})
+	l.table = New(l.dp, l.leases, slog.New(slog.DiscardHandler))
+	go l.table.Run(t.Context())
+	return l
+}
+
+func pod(id string, index int) agentapi.Endpoint {
+	return agentapi.Endpoint{
+		EndpointKey: agentapi.EndpointKey{ContainerID: id, IfName: "eth0"}, HostIfName: "pb0123456789a", HostIfIndex: index,
+		HostMAC: "02:00:00:00:00:01", MAC: "02:00:00:00:00:02", Addrs: []netip.Addr{netip.MustParseAddr("10.244.0.7")}, Generation: 5,
+	}
+}
+
+func TestEndpoints(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		l := newLab(t)
+		if err := l.table.Add(pod("c1", 41)); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.table.Check(pod("c1", 41)); err != nil {
+			t.Errorf("check: %v", err)
+		}
+		bad := pod("c2", 0)
+		if typed, ok := errors.AsType[*agentapi.Error](l.table.Add(bad)); !ok || typed.Code != agentapi.CodeInvalid {
+			t.Errorf("endpoint without interface: want code %d", agentapi.CodeInvalid)
+		}
+		old := agentapi.EndpointDelete{EndpointKey: pod("c1", 41).EndpointKey, Generation: 4}
+		if err := l.table.Delete(old); err != nil || len(l.table.List()) != 1 {
+			t.Errorf("a late DEL of an older generation: %v, pods %v", err, l.table.List())
+		}
+		old.Generation = 5
+		netlab.Wire(t, l.here, "pb0123456789a", l.peer, "eth9")
+		old.HostIfName, old.HostIfIndex = "pb0123456789a", l.here.Index(t, "pb0123456789a")
+		for range 2 {
+			if err := l.table.Delete(old); err != nil || len(l.table.List()) != 0 {
+				t.Errorf("DEL: %v, pods %v", err, l.table.List())
+			}
+		}
+		netlab.WaitFor(t, 5*time.Second, "link removed", func() error {
+			if links, err := netdev.PodLinks(); err != nil || len(links) > 0 {
+				return fmt.Errorf("links %v, %v", links, err)
+			}
+			return nil
+		})
+		if err := l.table.Check(pod("c1", 41)); err == nil {
+			t.Error("check of a deleted endpoint succeeds")
+		}
+		one, two := pod("c1", 41), pod("c2", 42)
+		two.Addrs = []netip.Addr{netip.MustParseAddr("10.244.0.8")}
+		if err := errors.Join(l.table.Add(one), l.table.Add(two)); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.table.GC(agentapi.GC{Valid: []agentapi.EndpointKey{two.EndpointKey}}); err != nil || len(l.table.List()) != 1 {
+			t.Errorf("GC: %v, pods %v", err, l.table.List())
+		}
+	})
+}
+
+// TestAdopt: after a restart the endpoints with a lease and a link are taken
+// over, what the datapath has beyond them goes, and so does the lease of a pod
+// that is gone.
+func TestAdopt(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		l := newLab(t)
+		leases := l.leases
+		live, gone := store.Key{ContainerID: "live", IfName: "eth0"}, store.Key{ContainerID: "gone", IfName: "eth0"}
+		netlab.Wire(t, l.here, live.Link(), l.peer, "eth9")
+		pool, err := ipam.NewPool("p", ipam.Subnet{Prefix: netip.MustParsePrefix("10.244.0.0/24")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for key, netns := range map[store.Key]string{live: l.peer.Path(), gone: "/run/netns/gone"} {
+			if _, err := leases.Allocate(store.Request{Lease: store.Lease{Key: key, Netns: netns, MAC: "02:00:00:00:00:02"}, Pools: []ipam.Pool{pool}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.dp.list = []datapath.Endpoint{{IfIndex: 4242, Addrs: []netip.Addr{netip.MustParseAddr("10.244.0.99")}}}
+		if err := l.table.Adopt(); err != nil {
+			t.Fatal(err)
+		}
+		index := l.here.Index(t, live.Link())
+		if got := l.dp.list; len(got) != 1 || got[0].IfIndex != index {
+			t.Errorf("endpoints %+v, want the live one alone", got)
+		}
+		if _, found, err := leases.Find(gone); err != nil || found {
+			t.Errorf("the gone pod's lease: found %v, %v, want it released", found, err)
+		}
+		if _, found, err := leases.Find(live); err != nil || !found {
+			t.Errorf("the live pod's lease: %v, %v", found, err)
+		}
+	})
+}
