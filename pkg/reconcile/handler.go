@@ -5,6 +5,7 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
@@ -36,7 +37,9 @@ func (r *Reconciler) awaitSync(ctx context.Context) error {
 // whyNotSynced says what the agent still waits for.
 func (r *Reconciler) whyNotSynced() string {
 	for _, p := range r.Problems() {
-		return p.Object + ": " + p.Text
+		if strings.HasPrefix(p.Object, "agent/") {
+			return p.Object + ": " + p.Text
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

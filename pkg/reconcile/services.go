@@ -100,7 +100,7 @@ func (r *Reconciler) finish() {
 		r.problem("agent/ready file", err)
 		r.marked = time.Now()
 	}
-	r.update(func(v *view) { v.ready = err == nil })
+	r.update(func(v *view) { v.finished, v.unready = true, err })
 	signal(r.note)
 }
 

@@ -23,7 +23,8 @@ type view struct {
 	nodes     []plan.Node
 	entries   []service.Entry
 	addresses []plan.Address
-	ready     bool
+	finished  bool  // a pass has come to its end
+	unready   error // why pods can't be added all the same
 }
 
 func (r *Reconciler) update(f func(*view)) {
@@ -50,10 +51,14 @@ func (r *Reconciler) Synced() bool {
 
 // Status tells whether pods can be added now.
 func (r *Reconciler) Status() agentapi.Status {
-	if r.Synced() && r.seen().ready {
-		return agentapi.Status{Ready: true}
+	v := r.seen()
+	switch {
+	case !r.Synced():
+		return agentapi.Status{Reason: r.whyNotSynced()}
+	case v.unready != nil:
+		return agentapi.Status{Reason: v.unready.Error()}
 	}
-	return agentapi.Status{Reason: r.whyNotSynced()}
+	return agentapi.Status{Ready: v.finished}
 }
 
 // Info describes the agent and its node.

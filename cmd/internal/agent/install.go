@@ -74,15 +74,15 @@ func cleanup(cfg config.Config, o options) error {
 	if o.role == "device" {
 		return switches.Remove()
 	}
-	errs := []error{removeFile(cfg.Paths.Conflist())} // first: no more pods
+	err := datapath.Remove(cfg.Paths.BPF)
+	if errors.Is(err, datapath.ErrInUse) {
+		return fmt.Errorf("the agent still runs on this node; stop it, then clean up again: %w", err)
+	}
+	errs := []error{err, removeFile(cfg.Paths.Conflist())}
 	for _, name := range append(cniNames(), cniBinary) {
 		errs = append(errs, removeFile(filepath.Join(o.dir, name)))
 	}
-	err := datapath.Remove(cfg.Paths.BPF)
-	if errors.Is(err, datapath.ErrInUse) {
-		err = fmt.Errorf("the agent still runs on this node; stop it, then clean up again: %w", err)
-	}
-	errs = append(errs, err, removeNetwork())
+	errs = append(errs, removeNetwork())
 	run := filepath.Dir(cfg.Paths.Ready())
 	for _, path := range []string{cfg.Paths.AgentSocket(), cfg.Paths.Ready(), cfg.Paths.Leases(), cfg.Paths.Snapshot()} {
 		errs = append(errs, removeFile(path))

@@ -65,8 +65,11 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	for name, f := range map[string]func() error{
 		"health":  func() error { return monitor.Server(ctx, monitor.HealthAddress, monitor.Handler(r.Health)) },
 		"metrics": func() error { return monitor.Server(ctx, metrics.Address, counters.Handler()) },
-		"watch":   func() error { return watch.Run(ctx, r.Changed) },
-		"source":  func() error { return src.Run(ctx, reconcile.Kinds(), r.Apply) },
+		"watch": func() error {
+			r.Changed(watch.Event{Topic: watch.Lost}) // what happened before
+			return watch.Run(ctx, r.Changed)
+		},
+		"source": func() error { return src.Run(ctx, reconcile.Kinds(), r.Apply) },
 	} {
 		group.Go(func() error { return keep(ctx, f, func(err error) { r.Problem("agent/"+name, err) }) })
 	}
@@ -127,6 +130,9 @@ func openDatapath(cfg config.Config, log *slog.Logger) (*datapath.Datapath, erro
 	dp, err := datapath.Open(datapath.Options{PinDir: cfg.Paths.BPF, Log: log})
 	if errors.Is(err, datapath.ErrInUse) {
 		return nil, fmt.Errorf("another agent runs on this node; stop it first: %w", err)
+	}
+	if errors.Is(err, datapath.ErrSchema) {
+		return nil, fmt.Errorf("another version of Patchbay left them; traffic goes on as it is; drain the node, run patchbayd cleanup, start again: %w", err)
 	}
 	if err != nil {
 		return nil, err
