@@ -44,7 +44,11 @@ func newKiller(t *testing.T) *killer {
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Skip("needs strace")
 	}
-	k := &killer{lab: newLab(t), pod: netlab.New(t)}
+	return killerOn(t, newLab(t))
+}
+
+func killerOn(t *testing.T, l *lab) *killer {
+	k := &killer{lab: l, pod: netlab.New(t)}
 	k.conf = []byte(strings.Replace(string(k.List.Plugins[0].Bytes), "{", `{"cniVersion":"1.1.0","name":"patchbay",`, 1))
 	return k
 }
@@ -131,15 +135,16 @@ func (k *killer) sweep(t *testing.T, try func(id string, p point) (killed bool))
 }
 
 // TestKillAdd kills ADD, makes the same call again, and ends the attachment.
-func TestKillAdd(t *testing.T) {
-	k := newKiller(t)
+func TestKillAdd(t *testing.T) { newKiller(t).killAdd(t) }
+
+func (k *killer) killAdd(t *testing.T) {
 	k.sweep(t, func(id string, p point) bool {
 		killed := k.killed(t, "ADD", id, p)
 		if err := k.call("ADD", id); err != nil {
 			t.Errorf("again: %v", err)
 		}
-		if leases := k.contents(t).Leases; len(leases) != 1 || k.links(t) != 1 || len(k.agent.list()) != 1 {
-			t.Errorf("again: %d leases, %d links, %d endpoints, want one each", len(leases), k.links(t), len(k.agent.list()))
+		if leases := k.contents(t).Leases; len(leases) != 1 || k.links(t) != 1 || k.endpoints() != 1 {
+			t.Errorf("again: %d leases, %d links, %d endpoints, want one each", len(leases), k.links(t), k.endpoints())
 		}
 		if err := k.call("DEL", id); err != nil {
 			t.Errorf("DEL: %v", err)
@@ -163,8 +168,9 @@ func TestKillAddThenDel(t *testing.T) {
 }
 
 // TestKillDel kills DEL and makes the same call again.
-func TestKillDel(t *testing.T) {
-	k := newKiller(t)
+func TestKillDel(t *testing.T) { newKiller(t).killDel(t) }
+
+func (k *killer) killDel(t *testing.T) {
 	k.sweep(t, func(id string, p point) bool {
 		if err := k.call("ADD", id); err != nil {
 			t.Fatal(err)

@@ -26,7 +26,7 @@ const binEnv = "PB_TEST_BIN"
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
-	if os.Geteuid() != 0 {
+	if os.Geteuid() != 0 || os.Getenv(binEnv) != "" {
 		return m.Run()
 	}
 	dir, err := os.MkdirTemp("", "patchbay-cni-")
@@ -47,12 +47,13 @@ func testMain(m *testing.M) int {
 	return m.Run()
 }
 
-// lab is a node with a runtime and an agent that only keeps what it is told.
+// lab is a node with a runtime and an agent.
 type lab struct {
 	*cnilab.Runtime
-	agent *fakeAgent
-	dir   string
-	store *store.Store
+	agent     *fakeAgent // one that only keeps what it is told; nil: the real one
+	dir       string
+	store     *store.Store
+	endpoints func() int // how many the agent keeps
 }
 
 const dualStack = `[[{"subnet":"10.244.0.0/22"}],[{"subnet":"fd00:10:244::/118"}]]`
@@ -77,6 +78,7 @@ func newLabWith(t testing.TB, conf string, others ...string) *lab {
 	l.Runtime = cnilab.NewRuntime(t, node, os.Getenv(binEnv), confList(l.dir, conf, others...))
 	l.store = store.New(filepath.Join(l.dir, "leases.db"), store.Options{})
 	l.agent = startAgent(t, l.socket(), node)
+	l.endpoints = func() int { return len(l.agent.list()) }
 	return l
 }
 
@@ -242,7 +244,7 @@ func (l *lab) checkClean(t testing.TB) {
 	if out := l.Node.Exec(t, "ip", "-o", "link"); len(out) > 0 && containsPodLink(out) {
 		t.Errorf("links left: %s", out)
 	}
-	if left := l.agent.list(); len(left) != 0 {
-		t.Errorf("endpoints left with the agent: %v", left)
+	if n := l.endpoints(); n != 0 {
+		t.Errorf("%d endpoints left with the agent", n)
 	}
 }

@@ -19,6 +19,7 @@ import (
 const (
 	manyPods = 500
 	atOnce   = 16
+	patience = time.Minute // of an ADD that is to be tried again
 )
 
 // TestManyPods makes and ends 500 pods, 16 at a time.
@@ -108,7 +109,7 @@ func (l *lab) addAll(t *testing.T, pods []*netlab.Namespace) []netip.Addr {
 	each(pods, func(id string, pod *netlab.Namespace) {
 		conf := cnilab.Attachment(id, pod)
 		result, err := l.Add(t.Context(), conf)
-		for tries := 0; code(err) == types.ErrTryAgainLater && tries < 100; tries++ {
+		for deadline := time.Now().Add(patience); code(err) == types.ErrTryAgainLater && time.Now().Before(deadline); {
 			result, err = l.Add(t.Context(), conf)
 		}
 		if err != nil {

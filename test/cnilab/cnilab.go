@@ -37,6 +37,15 @@ func Build(dir string) error {
 	return nil
 }
 
+// BuildAgent builds the node agent as path.
+func BuildAgent(path string) error {
+	root, err := moduleDir("github.com/patchbay-net/patchbay")
+	if err != nil {
+		return err
+	}
+	return build(root, path, "./cmd/patchbayd")
+}
+
 // BuildReference builds reference plugins into dir, each named by its folder
 // such as main/bridge. They are built in their own module, with the versions
 // that it names.
