@@ -157,7 +157,7 @@ static __always_inline bool sock_send(struct bpf_sock_addr *ctx, const struct fr
 	const struct sock_addr frontend = *a;
 	__u32 now = service_ticks(), id;
 
-	/* No memory: without a way back for its replies nothing is sent. */
+	/* No memory: left to the packets' way, which needs none of the socket's. */
 	if (!peer)
 		return false;
 	if (sock_is(a, &peer->frontend, peer->frontend_port)) {
