@@ -81,7 +81,7 @@ func (r *Reconciler) podRanges() []plan.PodRange {
 
 // blockRange is a block with what its pool keeps out of it.
 func (r *Reconciler) blockRange(cidr netip.Prefix, pool string) plan.PodRange {
-	out := plan.PodRange{Prefix: cidr}
+	out := plan.PodRange{Prefix: cidr, Pool: pool}
 	obj, ok := source.Get[*v1alpha1.IPPool](r.store, source.KindIPPool, source.Key{Name: pool})
 	if !ok {
 		return out

@@ -36,6 +36,8 @@ type lab struct {
 	r     *Reconciler
 	cfg   config.Config
 	close func()
+
+	writer source.Writer
 }
 
 func newLab(t *testing.T) *lab {
@@ -64,7 +66,7 @@ func (l *lab) start(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	l.r = New(Options{
 		Config: l.cfg, Datapath: l.dp, Leases: store.New(l.cfg.Paths.Leases(), store.Options{}), Sender: announce.NewSender(log),
-		Members: announce.Static{}, Version: "test", Log: log,
+		Members: announce.Static{}, Writer: l.writer, Version: "test", Log: log,
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 2)

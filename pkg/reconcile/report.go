@@ -6,12 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
+	"net/netip"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/patchbay-net/patchbay/ipam"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/source"
 )
@@ -62,9 +65,7 @@ func (r *Reconciler) state() *v1alpha1.NodeNetworkState {
 		}
 		s.NICs = append(s.NICs, nic)
 	}
-	for _, p := range r.podCIDRs() {
-		s.Blocks = append(s.Blocks, v1alpha1.NodeBlockState{CIDR: p.String()})
-	}
+	s.Blocks = r.blockStates()
 	for _, a := range v.addresses {
 		if a.Link != 0 {
 			s.Announcements = append(s.Announcements, v1alpha1.AnnouncementState{Address: a.Addr.String(), Interfaces: []string{a.NIC}})
@@ -76,6 +77,37 @@ func (r *Reconciler) state() *v1alpha1.NodeNetworkState {
 	}
 	s.Conditions = []metav1.Condition{ready}
 	return state
+}
+
+// blockStates counts what is given out of this node's ranges, what rests
+// included.
+func (r *Reconciler) blockStates() []v1alpha1.NodeBlockState {
+	contents, err := r.Leases.List()
+	r.problem("agent/leases", err)
+	if err != nil {
+		return nil
+	}
+	var held []netip.Addr
+	for _, l := range contents.Leases {
+		held = append(held, l.Addrs...)
+	}
+	for _, rest := range contents.Resting {
+		held = append(held, rest.Addr)
+	}
+	var states []v1alpha1.NodeBlockState
+	for _, p := range r.podRanges() {
+		state := v1alpha1.NodeBlockState{CIDR: p.Prefix.String(), Pool: p.Pool}
+		for _, a := range held {
+			if p.Prefix.Contains(a) {
+				state.Used++
+			}
+		}
+		if pool, err := ipam.NewPool(p.Pool, ipam.Subnet{Prefix: p.Prefix, Exclude: p.Exclude}); err == nil {
+			state.Free = int64(min(pool.Size(), math.MaxInt64)) - state.Used
+		}
+		states = append(states, state)
+	}
+	return states
 }
 
 // withoutTimes is the status as it is compared.

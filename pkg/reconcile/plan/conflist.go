@@ -40,6 +40,7 @@ type ipamPart struct {
 // PodRange is a range that a node gives addresses out of.
 type PodRange struct {
 	Prefix   netip.Prefix
+	Pool     string         // that it is a block of; empty: it stands in the Node object
 	Exclude  []netip.Prefix // never given out; what is outside of Prefix doesn't matter
 	CoolDown time.Duration  // of freed addresses; 0: a minute
 }
