@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"net/netip"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/patchbay-net/patchbay/ipam"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/source"
 )
@@ -96,16 +94,8 @@ func (r *Reconciler) blockStates() []v1alpha1.NodeBlockState {
 	}
 	var states []v1alpha1.NodeBlockState
 	for _, p := range r.podRanges() {
-		state := v1alpha1.NodeBlockState{CIDR: p.Prefix.String(), Pool: p.Pool}
-		for _, a := range held {
-			if p.Prefix.Contains(a) {
-				state.Used++
-			}
-		}
-		if pool, err := ipam.NewPool(p.Pool, ipam.Subnet{Prefix: p.Prefix, Exclude: p.Exclude}); err == nil {
-			state.Free = int64(min(pool.Size(), math.MaxInt64)) - state.Used
-		}
-		states = append(states, state)
+		used, free := p.Use(held)
+		states = append(states, v1alpha1.NodeBlockState{CIDR: p.Prefix.String(), Pool: p.Pool, Used: used, Free: free})
 	}
 	return states
 }

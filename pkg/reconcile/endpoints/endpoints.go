@@ -18,6 +18,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/patchbay-net/patchbay/ipam/boot"
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
@@ -270,7 +272,11 @@ func (t *Table) adopt(lease store.Lease, link netdev.Link) error {
 		return err
 	}
 	adopted := &endpoint{Endpoint: e}
-	if err := t.datapath.AddEndpoint(dp); err != nil {
+	err = t.datapath.AddEndpoint(dp)
+	if errors.Is(err, unix.ENODEV) {
+		return nil // a DEL is under way
+	}
+	if err != nil {
 		adopted.problem = err.Error()
 		t.log.Warn("adopt endpoint", "lease", lease.Key, "err", err)
 	}

@@ -5,9 +5,11 @@ package plan
 import (
 	"cmp"
 	"encoding/json"
+	"math"
 	"net/netip"
 	"time"
 
+	"github.com/patchbay-net/patchbay/ipam"
 	"github.com/patchbay-net/patchbay/pkg/config"
 )
 
@@ -19,13 +21,13 @@ type conflist struct {
 }
 
 type podPlugin struct {
-	Type        string `json:"type"`
-	MTU         int    `json:"mtu"`
-	AgentSocket string `json:"agentSocket"`
-	IPAM        ipam   `json:"ipam"`
+	Type        string   `json:"type"`
+	MTU         int      `json:"mtu"`
+	AgentSocket string   `json:"agentSocket"`
+	IPAM        ipamConf `json:"ipam"`
 }
 
-type ipam struct {
+type ipamConf struct {
 	Type     string       `json:"type"`
 	Leases   string       `json:"leases"`
 	CoolDown string       `json:"coolDown"`
@@ -43,6 +45,20 @@ type PodRange struct {
 	Pool     string         // that it is a block of; empty: it stands in the Node object
 	Exclude  []netip.Prefix // never given out; what is outside of Prefix doesn't matter
 	CoolDown time.Duration  // of freed addresses; 0: a minute
+}
+
+// Use counts the addresses of the range that are among held, and those left.
+func (r PodRange) Use(held []netip.Addr) (used, free int64) {
+	for _, a := range held {
+		if r.Prefix.Contains(a) {
+			used++
+		}
+	}
+	pool, err := ipam.NewPool(r.Pool, ipam.Subnet{Prefix: r.Prefix, Exclude: r.Exclude})
+	if err != nil {
+		return used, 0
+	}
+	return used, int64(min(pool.Size(), math.MaxInt64)) - used
 }
 
 // Conflist is the CNI configuration for a node with these pod ranges; a pod
@@ -75,7 +91,7 @@ func Conflist(ranges []PodRange, mtu int, paths config.Paths) ([]byte, error) {
 	}
 	raw, err := json.MarshalIndent(conflist{CNIVersion: "1.1.0", Name: "patchbay", Plugins: []podPlugin{{
 		Type: "patchbay", MTU: mtu, AgentSocket: paths.AgentSocket(),
-		IPAM: ipam{Type: "patchbay-ipam", Leases: paths.Leases(), CoolDown: cmp.Or(coolDown, time.Minute).String(), Ranges: sets},
+		IPAM: ipamConf{Type: "patchbay-ipam", Leases: paths.Leases(), CoolDown: cmp.Or(coolDown, time.Minute).String(), Ranges: sets},
 	}}}, "", "  ")
 	return append(raw, '\n'), err
 }
