@@ -13,10 +13,12 @@ SEC("tc")
 int choose(struct __sk_buff *skb)
 {
 	struct pkt p = { .hook = HOOK_UPLINK_IN };
+	struct frontend_key k;
 	struct frontend *fe;
 
 	if (parse(skb, &p))
 		return 0;
-	fe = frontend_of(&p.t, skb->cb[0]);
+	k = (struct frontend_key){ .addr = p.t.daddr, .port = p.t.dport, .proto = p.t.proto };
+	fe = find_frontend(&k, skb->cb[0]);
 	return fe ? service_pick(fe, choice_hash(&p, fe)) : 0;
 }

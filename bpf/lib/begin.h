@@ -20,31 +20,29 @@
 #define ATTEMPTS_BACKEND 2
 #define ATTEMPTS 6
 
-static __always_inline struct frontend *frontend_of(const struct flow_key *t, __u8 scope)
+static __always_inline struct frontend *find_frontend(const struct frontend_key *t, __u8 scope)
 {
-	struct frontend_key k = {
-		.addr = t->daddr,
-		.port = t->dport,
-		.proto = t->proto,
-		.scope = scope,
-	};
+	struct frontend_key k = *t;
 
+	k.scope = scope;
 	return bpf_map_lookup_elem(&frontends, &k);
 }
 
-/* Is the address a Service's, whatever the port? */
-static __always_inline bool is_service_address(const union addr *addr, __u8 scope)
+/*
+ * From the network, scope external: its backends are ones whose answers come
+ * back here. Only what the cluster alone has is looked up as the cluster's.
+ */
+static __always_inline struct frontend *frontend_of(const struct pkt *p,
+						    const struct frontend_key *k)
 {
-	struct frontend_key k = { .addr = *addr, .scope = scope };
+	struct frontend *fe;
 
-	return bpf_map_lookup_elem(&frontends, &k);
-}
-
-static __always_inline __u8 scope_of(const struct pkt *p)
-{
-	if (p->hook == HOOK_UPLINK_IN && !(p->flags & PKT_CLUSTER))
-		return SCOPE_EXTERNAL;
-	return SCOPE_CLUSTER;
+	if (p->hook != HOOK_UPLINK_IN && p->hook != HOOK_TUNNEL_IN)
+		return find_frontend(k, SCOPE_CLUSTER);
+	fe = find_frontend(k, SCOPE_EXTERNAL);
+	if (!fe && p->flags & PKT_CLUSTER)
+		fe = find_frontend(k, SCOPE_CLUSTER);
+	return fe;
 }
 
 /* Source ranges, and NICs that NodePorts are open on. */

@@ -16,25 +16,38 @@
 #include "route.h"
 #include "send.h"
 
+static __always_inline int is_pods(__u8 kind)
+{
+	return kind == ROUTE_LOCAL_PODS || kind == ROUTE_NATIVE || kind == ROUTE_TUNNEL ||
+	       kind == ROUTE_PODS;
+}
+
 /*
  * To a frontend: a flow begins. To a Service's address without that port:
- * echo requests are answered, the rest is refused.
+ * echo requests are answered, the rest is refused. A node's own address has
+ * other ports than NodePorts, and no Service has a pod's.
  */
 __noinline int to_service(struct __sk_buff *skb, struct pkt *p)
 {
+	struct frontend_key k = {};
 	struct frontend *fe;
 
 	if (!p)
 		return -DROP_BUG;
 	p->dest = kind_of(route_of(&p->t.daddr));
-	if (!(p->flags & PKT_LATER)) {
-		fe = frontend_of(&p->t, scope_of(p));
-		if (fe && !(fe->flags & FE_ADDRESS))
-			return begin_flow(skb, p, fe);
-	}
-	if (p->dest != ROUTE_NONE && p->dest != ROUTE_SERVICE && p->dest != ROUTE_UNMASQUERADED)
+	if (is_pods(p->dest))
 		return 0;
-	if (!is_service_address(&p->t.daddr, scope_of(p)))
+	k.addr = p->t.daddr;
+	k.port = p->t.dport;
+	k.proto = p->t.proto;
+	fe = frontend_of(p, &k);
+	if (fe)
+		return k.port ? begin_flow(skb, p, fe) : -DROP_FRAGMENT;
+	if (p->dest == ROUTE_SELF || p->dest == ROUTE_CLUSTER)
+		return 0;
+	k.port = 0;
+	k.proto = 0;
+	if (!frontend_of(p, &k))
 		return 0;
 	if (p->flags & PKT_ECHO)
 		return answer_echo(skb, p);
@@ -68,6 +81,16 @@ static __always_inline int forward_tunnel(struct __sk_buff *skb, struct pkt *p,
 	return ret ? ret : send_tunnel(skb, cfg, &r->hop);
 }
 
+static __always_inline int forward_native(struct __sk_buff *skb, struct pkt *p,
+					  const struct route *r)
+{
+	int ret = check_size(skb, p, r->mtu, 1);
+
+	if (ret)
+		return ret;
+	return send_neigh(skb, addr_is_zero(&r->hop) ? &p->t.daddr : &r->hop, r->ifindex);
+}
+
 /* To a connected UDP socket host unreachable is no error, so it is refused. */
 static __always_inline int no_pod(struct pkt *p)
 {
@@ -96,8 +119,7 @@ __noinline int from_pod(struct __sk_buff *skb, struct pkt *p)
 		return -DROP_NO_SERVICE;
 	case ROUTE_NATIVE:
 		if (r)
-			return send_neigh(skb, addr_is_zero(&r->hop) ? &p->t.daddr : &r->hop,
-					  r->ifindex);
+			return forward_native(skb, p, r);
 		break;
 	case ROUTE_TUNNEL:
 		if (r)

@@ -18,9 +18,10 @@
 /*
  * skb->mark of packets that the programs have dealt with: what they redirected
  * (its tunnel key is set), and what they left to the stack after translation.
+ * The bits that kube-proxy's and kubelet's rules use (0x4000, 0x8000) are free.
  */
-#define PB_MARK 0x20546000
-#define PB_MARK_MASK 0xfffff000
+#define PB_MARK 0x20540000
+#define PB_MARK_MASK 0xffff0000
 #define PB_MARK_SENT (PB_MARK | 1)
 #define PB_MARK_STACK (PB_MARK | 2)
 

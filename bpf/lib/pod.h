@@ -13,6 +13,7 @@
 #include "neighbour.h"
 #include "packet.h"
 #include "parse.h"
+#include "policy.h"
 #include "route.h"
 #include "send.h"
 
@@ -59,13 +60,7 @@ __noinline int pod_source(struct pkt *p)
 			return VERDICT_PASS;
 		return -DROP_POD_SOURCE;
 	}
-	return mac_equal(ep->mac, p->smac) ? 0 : -DROP_POD_MAC;
-}
-
-/* Slot of the policies: what isn't 0 has no table yet, and lets nothing in. */
-static __always_inline int policy_in(const struct endpoint *ep)
-{
-	return ep->policy ? -DROP_POLICY : 0;
+	return mac_equal(ep->mac, p->smac) ? policy_out(ep) : -DROP_POD_MAC;
 }
 
 /* Delivers to a pod of this node. */

@@ -9,6 +9,7 @@
 #include "addr.h"
 #include "maps.h"
 #include "packet.h"
+#include "policy.h"
 
 static __always_inline const struct config *settings(void)
 {
@@ -85,7 +86,7 @@ static __always_inline int way_there(const union addr *to, struct flow *f)
 		f->way = WAY_POD;
 		f->ifindex = ep->ifindex;
 		__builtin_memcpy(f->dmac, ep->mac, sizeof(f->dmac) + sizeof(f->smac));
-		return 0;
+		return policy_in(ep);
 	}
 	r = route_of(to);
 	f->way = WAY_STACK;

@@ -11,7 +11,7 @@ import (
 )
 
 // markSent is the mark of what the programs redirected to a NIC or the tunnel.
-const markSent = 0x20546001
+const markSent = 0x20540001
 
 func TestFromPod(t *testing.T) {
 	big := make(packet.Payload, 1460)
@@ -111,10 +111,19 @@ func TestToPod(t *testing.T) {
 	n.want(n.run("tc_pod_out", in), drop, in, objects.MapDropReasonDROP_POLICY)
 }
 
-// What a pod may get is judged where its sender's packet is.
+// What a pod may get is judged where its sender's packet is, what it may send at its veth.
 func TestPolicySlot(t *testing.T) {
 	n := newNode(t)
 	n.put("endpoints", objects.Addr(podA2), objects.MapEndpoint{Ifindex: 11, Policy: 1, Mac: macA2, HostMac: hostMAC})
 	in := packet.Build(packet.Eth{Src: macA, Dst: hostMAC}, packet.IPv4{Src: podA, Dst: podA2}, packet.TCP{Src: 4000, Dst: 80, Flags: packet.SYN})
+	n.want(n.run("tc_pod_in", in), drop, in, objects.MapDropReasonDROP_POLICY)
+
+	n.service(1, service{addr: vip, port: 80, proto: 6, scopes: external, backends: []netip.AddrPort{ap(podA2, 80)}})
+	in = packet.Build(fromRouter, packet.IPv4{Src: client, Dst: vip}, packet.TCP{Src: 4000, Dst: 80, Flags: packet.SYN})
+	n.want(n.run("tc_uplink_in", in), drop, in, objects.MapDropReasonDROP_POLICY)
+	in = packet.Build(packet.Eth{Src: macA2, Dst: hostMAC}, packet.IPv4{Src: podA2, Dst: client}, packet.TCP{Src: 4000, Dst: 80, Flags: packet.SYN})
+	n.endpoint(podA2, here, macA2)
+	n.want(n.run("tc_pod_in", in), pass, in)
+	n.put("endpoints", objects.Addr(podA2), objects.MapEndpoint{Ifindex: here, Policy: 1, Mac: macA2, HostMac: hostMAC})
 	n.want(n.run("tc_pod_in", in), drop, in, objects.MapDropReasonDROP_POLICY)
 }

@@ -212,3 +212,26 @@ func TestFromHost(t *testing.T) {
 	marked := packet.Build(toRouter, packet.IPv4{Src: nodeA, Dst: clusIP}, packet.UDP{Src: 4001, Dst: 80}, data)
 	n.want(n.runMarked("tc_uplink_out", marked, markSent), pass, marked)
 }
+
+// A pod of another node asks for what its own node left to us, a NodePort with
+// policy Local: the external backends count, whose answers come back here.
+func TestScopeOfNodes(t *testing.T) {
+	n := newNode(t)
+	local := objects.MapFrontend{Flags: uint16(objects.MapFrontendFlagsFE_NODEPORT), NicRoles: 1}
+	n.service(1, service{addr: nodeA, port: 30080, proto: 6, scopes: external[1:], backends: []netip.AddrPort{ap(podA, 80)}, fe: local})
+	n.service(2, service{addr: nodeA, port: 30080, proto: 6, scopes: cluster, backends: []netip.AddrPort{ap(podC, 80)}, fe: local})
+	n.service(3, service{addr: nodeA, port: 30081, proto: 6, scopes: cluster, backends: []netip.AddrPort{ap(podA, 81)}})
+	ask := func(eth packet.Eth, src netip.Addr, port uint16) []byte {
+		return packet.Build(eth, packet.IPv4{Src: src, Dst: nodeA}, packet.TCP{Src: 4000, Dst: port, Flags: packet.SYN})
+	}
+	n.steps([]step{
+		{name: "both scopes", program: "tc_uplink_in", in: ask(fromPeer, podB, 30080), verdict: redirect,
+			out: packet.Build(toA, packet.IPv4{Src: podB, Dst: podA}, packet.TCP{Src: 4000, Dst: 80, Flags: packet.SYN})},
+		{name: "the answer", program: "tc_pod_in", verdict: redirect,
+			in:  packet.Build(fromA, packet.IPv4{Src: podA, Dst: podB}, packet.TCP{Src: 80, Dst: 4000, Flags: packet.SYN | packet.ACK}),
+			out: packet.Build(toPeer, packet.IPv4{Src: nodeA, Dst: podB}, packet.TCP{Src: 30080, Dst: 4000, Flags: packet.SYN | packet.ACK})},
+		{name: "the cluster's alone", program: "tc_uplink_in", in: ask(fromPeer, nodeB, 30081), verdict: redirect,
+			out: packet.Build(toA, packet.IPv4{Src: nodeB, Dst: podA}, packet.TCP{Src: 4000, Dst: 81, Flags: packet.SYN})},
+		{name: "the cluster's alone, from outside", program: "tc_uplink_in", in: ask(fromRouter, client, 30081), verdict: pass},
+	})
+}
