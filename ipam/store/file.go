@@ -10,9 +10,10 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"syscall"
-	"time"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/patchbay-net/patchbay/ipam/flock"
 )
 
 // ErrBusy is returned when the store stayed locked for the whole wait.
@@ -20,45 +21,6 @@ var ErrBusy = errors.New("lease store is busy")
 
 // errDamaged is matched by errors of a database that can't be read.
 var errDamaged = errors.New("damaged database")
-
-// lock takes the store's lock file, waiting for others in their order. Closing
-// the file gives the lock back, and so does the end of the process.
-func lock(path string, wait time.Duration) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	fd := int(file.Fd())
-	err = syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB)
-	if err == nil {
-		return file, nil
-	}
-	if !errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), file.Close())
-	}
-	locked := make(chan error, 1)
-	go func() { locked <- flock(fd) }()
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case err := <-locked:
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), file.Close())
-		}
-		return file, nil
-	case <-timer.C:
-		go func() { <-locked; file.Close() }()
-		return nil, fmt.Errorf("%w: %s was locked for %s", ErrBusy, path, wait)
-	}
-}
-
-func flock(fd int) error {
-	for {
-		if err := syscall.Flock(fd, syscall.LOCK_EX); !errors.Is(err, syscall.EINTR) {
-			return err
-		}
-	}
-}
 
 // open opens the database, which must be there and hold our tables. Errors
 // that say that its content is broken match errDamaged.
@@ -187,7 +149,10 @@ func (s *Store) transact(f func(*tables) error) error {
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o755); err != nil {
 		return fmt.Errorf("lease store %s: %w", s.path, err)
 	}
-	lockFile, err := lock(s.path+".lock", s.options.Wait)
+	lockFile, err := flock.Take(s.path+".lock", flock.Exclusive, s.options.Wait)
+	if errors.Is(err, flock.ErrTimeout) {
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	}
 	if err != nil {
 		return err
 	}

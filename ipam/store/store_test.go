@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/patchbay-net/patchbay/ipam"
+	"github.com/patchbay-net/patchbay/ipam/flock"
 )
 
 // clock is a boot that the test turns.
@@ -259,7 +260,7 @@ func TestFree(t *testing.T) {
 func TestBusy(t *testing.T) {
 	s, _ := newStore(t, Options{Wait: 20 * time.Millisecond})
 	list(t, s)
-	held, err := lock(s.path+".lock", time.Second)
+	held, err := flock.Take(s.path+".lock", flock.Exclusive, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/patchbay-net/patchbay/ipam/flock"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/netdev/podlink"
 	"github.com/patchbay-net/patchbay/pkg/netns"
@@ -41,7 +42,7 @@ func add(args *skel.CmdArgs) error {
 		return err
 	}
 	defer ns.Close()
-	gate, err := enter(c.gate(), shared)
+	gate, err := c.enter(flock.Shared)
 	if err != nil {
 		return err
 	}

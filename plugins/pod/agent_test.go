@@ -96,16 +96,19 @@ func (a *agent) kill() {
 }
 
 func (a *agent) awaitReady() {
-	netlab.WaitFor(a.t, 30*time.Second, "agent ready", func() error {
-		status, err := agentapi.Client{Timeout: time.Second}.Status(a.t.Context())
-		if err == nil && !status.Ready {
-			err = errors.New(status.Reason)
-		}
-		if _, missing := os.Stat(conflist); err == nil {
-			err = missing
-		}
-		return err
-	})
+	netlab.WaitFor(a.t, time.Minute, "agent ready", func() error { return a.ready() })
+}
+
+// ready returns what the agent lacks to serve an ADD.
+func (a *agent) ready() error {
+	status, err := agentapi.Client{Timeout: time.Second}.Status(a.t.Context())
+	if err == nil && !status.Ready {
+		err = errors.New(status.Reason)
+	}
+	if _, missing := os.Stat(conflist); err == nil {
+		err = missing
+	}
+	return err
 }
 
 // killAtRandom kills the agent and starts it again until stop is closed: a
@@ -114,7 +117,10 @@ func (a *agent) awaitReady() {
 func (a *agent) killAtRandom(stop <-chan struct{}) (kills int) {
 	r := rand.New(rand.NewPCG(uint64(os.Getpid()), 1))
 	for ; ; kills++ {
-		a.awaitReady()
+		if err := netlab.Poll(time.Minute, a.ready); err != nil {
+			a.t.Errorf("agent killed %d times is not ready: %v", kills, err)
+			return kills
+		}
 		select {
 		case <-stop:
 			return kills
@@ -170,7 +176,7 @@ func TestKilledAgentManyPods(t *testing.T) {
 	binary := buildAgent(t)
 	netlab.Isolate(t, func(t *testing.T) {
 		l, a := newRealLab(t, binary)
-		stop, stopped := make(chan struct{}), make(chan int)
+		stop, stopped := make(chan struct{}), make(chan int, 1)
 		go func() { stopped <- a.killAtRandom(stop) }()
 		pods := makePods(t)
 		if os.Getenv(sweepEnv) == "" {

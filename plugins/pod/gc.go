@@ -8,6 +8,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 
+	"github.com/patchbay-net/patchbay/ipam/flock"
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/netdev/podlink"
@@ -30,7 +31,7 @@ func gc(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	gate, err := enter(c.gate(), alone)
+	gate, err := c.enter(flock.Exclusive)
 	if err != nil {
 		return err
 	}

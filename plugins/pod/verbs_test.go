@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/patchbay-net/patchbay/ipam/flock"
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/test/cnilab"
@@ -149,23 +151,23 @@ func TestGCWithoutList(t *testing.T) {
 }
 
 func TestGate(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "cni.lock")
-	for range 2 { // two ADDs at once
-		file, err := enter(path, shared)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
+	l := newLab(t)
+	busy, err := flock.Take(filepath.Join(l.dir, "cni.lock"), flock.Shared, time.Second) // an ADD under way
+	if err != nil {
+		t.Fatal(err)
 	}
+	if _, err := l.Add(t.Context(), cnilab.Attachment("c1", netlab.New(t))); err != nil {
+		t.Errorf("ADD beside an ADD: %v", err)
+	}
+	fresh := cnilab.NewRuntime(t, l.Node, os.Getenv(binEnv), string(l.List.Bytes))
 	done := make(chan error, 1)
-	go func() {
-		file, err := enter(path+"2", alone)
-		if err == nil {
-			err = file.Close()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
-		t.Error(err)
+	go func() { done <- fresh.GC(t.Context()) }()
+	if leases := l.contents(t).Leases; len(leases) != 1 {
+		t.Errorf("leases = %+v, want GC to wait", leases)
 	}
+	busy.Close()
+	if err := <-done; err != nil {
+		t.Errorf("GC: %v", err)
+	}
+	l.checkClean(t)
 }
