@@ -199,10 +199,12 @@ func (b *builder) addPeer(p datapath.Peer) {
 }
 
 // reported takes the node's own report of its NICs, which names those on
-// networks where it has no address in its Node object.
+// networks where it has no address in its Node object. These addresses are the
+// cluster's, but the way to them is the stack's, with the node's own address.
 func (b *builder) reported(n Node) {
 	for _, r := range n.NICs {
 		for _, p := range r.Addrs {
+			b.route(datapath.Route{Prefix: host(p.Addr()), Kind: datapath.RouteCluster, Node: n.Name})
 			if on, ok := b.onLink(p.Addr()); ok {
 				b.addPeer(datapath.Peer{Node: n.Name, IfIndex: on.Index, MAC: r.MAC, Addr: p.Addr()})
 			}

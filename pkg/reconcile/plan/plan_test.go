@@ -162,7 +162,11 @@ func TestBehindRouter(t *testing.T) {
 func TestReportedNICs(t *testing.T) {
 	in := input(t, "")
 	in.Nodes[1].NICs = []RemoteNIC{{MAC: [6]byte{2, 0, 0, 0, 0, 7}, Addrs: prefixes("192.0.2.2/24"), External: true, Carrier: true}}
-	check(t, Build(in), []string{"peer b 192.0.2.2 if 3 mac 020000000007"})
+	n := Build(in)
+	check(t, n, []string{"peer b 192.0.2.2 if 3 mac 020000000007", kindLine("192.0.2.2/32", datapath.RouteCluster) + " via invalid IP if 0"})
+	if slices.Contains(n.NAT.Exclude, netip.MustParsePrefix("192.0.2.2/32")) {
+		t.Error("pods show their own address on the external network")
+	}
 }
 
 func TestNAT(t *testing.T) {
