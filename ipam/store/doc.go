@@ -13,9 +13,9 @@
 //
 // A record that doesn't match its checksum is set aside, and its addresses
 // stay held until its attachment is released or GC finds it gone. A database
-// that can't be read is renamed to <path>.damaged and begun anew, with every
-// address reserved that Options.InUse still finds on the node's links. Both are
-// told to Options.Damaged.
+// that can't be read is kept as <path>.damaged and begun anew, with the leases
+// whose records are found in it, and with every other address reserved that
+// Options.InUse finds on the node's links. Both are told to Options.Damaged.
 //
 // Leases of pods end with the boot: the first to open the file in a new boot
 // ends them, their addresses begin to rest. Leases of a durable store stay.

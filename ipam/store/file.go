@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -111,28 +112,30 @@ func (s *Store) rename(from, to string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// setAside renames the broken database and begins a new one that reserves
-// every address still found on a link.
+// setAside gives the broken database another name and begins a new one, with
+// every lease whose record can still be read, and every other address still
+// found on a link reserved.
 func (s *Store) setAside(cause error) error {
 	aside := s.path + ".damaged"
-	s.damaged(fmt.Errorf("%s is renamed to %s and begun anew: %w", s.path, aside, cause))
-	inUse := map[string]string{}
+	s.damaged(fmt.Errorf("%s is kept as %s and begun anew: %w", s.path, aside, cause))
+	leases, err := salvage(s.path)
+	if err != nil {
+		return err
+	}
+	inUse := map[netip.Addr]string{}
 	if s.options.InUse != nil {
-		found, err := s.options.InUse()
-		if err != nil {
+		if inUse, err = s.options.InUse(); err != nil {
 			return fmt.Errorf("list addresses in use: %w", err)
-		}
-		for a, link := range found {
-			inUse[string(a.AsSlice())] = link
 		}
 	}
 	// The new database is complete before the old one goes: a kill between the
-	// two renames must not leave the place empty, which would look like the
-	// first start.
+	// two must not leave the place empty, which would look like the first start.
 	if err := s.link(s.path, aside); err != nil {
 		return err
 	}
-	return s.create(func(t *tables) error { return t.reserve(inUse) })
+	return s.create(func(t *tables) error {
+		return errors.Join(t.restore(leases, s.options.Durable), t.reserve(inUse))
+	})
 }
 
 // link gives the file at from a second name, replacing what has it.

@@ -149,9 +149,12 @@ func (t *tables) rest(a netip.Addr, since time.Duration) error {
 }
 
 // reserve holds addresses for links whose leases were lost.
-func (t *tables) reserve(links map[string]string) error {
+func (t *tables) reserve(links map[netip.Addr]string) error {
 	for a, link := range links {
-		if err := t.addresses.Put([]byte(a), append([]byte{useReserved}, link...)); err != nil {
+		if t.addresses.Get(a.AsSlice()) != nil {
+			continue // its lease was not lost
+		}
+		if err := t.addresses.Put(a.AsSlice(), append([]byte{useReserved}, link...)); err != nil {
 			return err
 		}
 	}
