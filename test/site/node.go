@@ -36,7 +36,7 @@ func (s *Site) StartNode(name string) *Node {
 	n := &Node{Node: netlab.StartNode(s.tb, name), Pods: map[string]*Pod{}, site: s}
 	addrs := s.join(n.Node)
 	n.Internal, n.External = addrs["internal"], addrs["external"]
-	s.Declare("node-"+name, nodeYAML(name, fmt.Sprintf("10.244.%d.0/24", len(s.Nodes)), n.Internal))
+	s.Declare("node-"+name, nodeYAML(name, fmt.Sprintf("10.244.%d.0/22", 4*len(s.Nodes)), n.Internal))
 	s.Nodes = append(s.Nodes, n)
 	s.installCNI(n.Node)
 	s.write(n.Path("/etc/patchbay/config.yaml"), s.config(name, "nics: [{name: eth0, role: internal}, {name: eth1, role: external}]"))

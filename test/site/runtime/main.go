@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command runtime plays the container runtime on a node of a site: it calls CNI
-// plugins through libcni, as containerd does.
+// plugins through libcni, as containerd does; and the programs of pods that only
+// have to be there.
 //
 //	runtime add|del|check CONF CONTAINER NETNS INTERFACE
+//	runtime churn CONF COUNT PARALLEL ATTEMPTS
+//	runtime echo ADDRESS
+//	runtime load RATE SECONDS ADDRESS
 package main
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"strconv"
 
 	"github.com/containernetworking/cni/libcni"
 )
@@ -20,41 +26,72 @@ const (
 	cacheDir = "/var/lib/cni"
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
-
-func run(args []string) int {
-	if len(args) != 5 {
-		fmt.Fprintln(os.Stderr, "usage: runtime add|del|check CONF CONTAINER NETNS INTERFACE")
-		return 2
+func main() {
+	answer, err := run(os.Args[1:])
+	if err == nil && answer != nil {
+		err = json.NewEncoder(os.Stdout).Encode(answer)
 	}
-	if err := call(args[0], args[1], &libcni.RuntimeConf{
-		ContainerID: args[2], NetNS: args[3], IfName: args[4],
-		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "shop"}, {"K8S_POD_NAME", args[2]}},
-	}); err != nil {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		return 1
+		os.Exit(1)
 	}
-	return 0
+}
+
+// run runs a verb and returns its answer, if it has one.
+func run(args []string) (any, error) {
+	switch {
+	case len(args) == 5 && args[0] == "churn":
+		numbers, err := integers(args[2:])
+		if err != nil {
+			return nil, err
+		}
+		return churn(args[1], numbers[0], numbers[1], numbers[2])
+	case len(args) == 5:
+		return call(args[0], args[1], &libcni.RuntimeConf{ContainerID: args[2], NetNS: args[3], IfName: args[4], Args: podArgs(args[2])})
+	case len(args) == 2 && args[0] == "echo":
+		return nil, echo(args[1])
+	case len(args) == 4 && args[0] == "load":
+		numbers, err := integers(args[1:3])
+		if err != nil {
+			return nil, err
+		}
+		return load(numbers[0], numbers[1], args[3]), nil
+	}
+	return nil, errors.New("usage: runtime add|del|check|churn|echo|load ARGUMENTS")
+}
+
+func integers(texts []string) (numbers []int, err error) {
+	for _, text := range texts {
+		n, parseErr := strconv.Atoi(text)
+		err = errors.Join(err, parseErr)
+		numbers = append(numbers, n)
+	}
+	return numbers, err
+}
+
+// podArgs is what a runtime tells plugins of a pod.
+func podArgs(name string) [][2]string {
+	return [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "shop"}, {"K8S_POD_NAME", name}}
+}
+
+func library() *libcni.CNIConfig {
+	return libcni.NewCNIConfigWithCacheDir([]string{binDir}, cacheDir, nil)
 }
 
 // call calls one verb of a configuration list.
-func call(verb, conf string, rt *libcni.RuntimeConf) error {
+func call(verb, conf string, rt *libcni.RuntimeConf) (any, error) {
 	list, err := libcni.ConfListFromFile(conf)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	cni, ctx := libcni.NewCNIConfigWithCacheDir([]string{binDir}, cacheDir, nil), context.Background()
+	cni, ctx := library(), context.Background()
 	switch verb {
 	case "add":
-		result, err := cni.AddNetworkList(ctx, list, rt)
-		if err != nil {
-			return err
-		}
-		return json.NewEncoder(os.Stdout).Encode(result)
+		return cni.AddNetworkList(ctx, list, rt)
 	case "del":
-		return cni.DelNetworkList(ctx, list, rt)
+		return nil, cni.DelNetworkList(ctx, list, rt)
 	case "check":
-		return cni.CheckNetworkList(ctx, list, rt)
+		return nil, cni.CheckNetworkList(ctx, list, rt)
 	}
-	return fmt.Errorf("verb %q is not add, del or check", verb)
+	return nil, fmt.Errorf("verb %q is not add, del or check", verb)
 }
