@@ -20,6 +20,9 @@ import (
 	"github.com/patchbay-net/patchbay/test/netlab"
 )
 
+// referenceVersion is the version of the reference plugins.
+const referenceVersion = "v1.9.1"
+
 // Build builds Patchbay's CNI plugins into dir, with all their names.
 func Build(dir string) error {
 	root, err := moduleDir("github.com/patchbay-net/patchbay")
@@ -47,19 +50,13 @@ func BuildAgent(path string) error {
 }
 
 // BuildReference builds reference plugins into dir, each named by its folder
-// such as main/bridge. They are built in their own module, with the versions
-// that it names.
+// such as main/bridge, with the dependencies of their own module.
 func BuildReference(dir string, plugins ...string) error {
-	module, err := moduleDir("github.com/containernetworking/plugins")
-	if err != nil {
-		return err
-	}
+	args := []string{"install", "-trimpath", "-ldflags", "-s -w"}
 	for _, plugin := range plugins {
-		if err := build(module, filepath.Join(dir, filepath.Base(plugin)), "./plugins/"+plugin); err != nil {
-			return err
-		}
+		args = append(args, "github.com/containernetworking/plugins/plugins/"+plugin+"@"+referenceVersion)
 	}
-	return nil
+	return run(exec.Command("go", args...), "GOBIN="+dir)
 }
 
 // BuildTool builds cnitool into dir.
@@ -80,10 +77,13 @@ func moduleDir(module string) (string, error) {
 }
 
 func build(module, out, pkg string) error {
-	cmd := exec.Command("go", "build", "-C", module, "-trimpath", "-ldflags", "-s -w", "-o", out, pkg)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
+	return run(exec.Command("go", "build", "-C", module, "-trimpath", "-ldflags", "-s -w", "-o", out, pkg))
+}
+
+func run(cmd *exec.Cmd, env ...string) error {
+	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off"), env...)
 	if text, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s: %w: %s", pkg, err, text)
+		return fmt.Errorf("%s: %w: %s", cmd, err, text)
 	}
 	return nil
 }
