@@ -36,7 +36,7 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	err = errors.Join(cnilab.Build(dir), cnilab.BuildTool(dir),
-		cnilab.BuildReference(dir, "ipam/host-local", "main/ptp", "meta/tuning", "meta/portmap"))
+		cnilab.BuildReference(dir, "ipam/host-local", "main/ptp", "main/loopback", "meta/tuning"))
 	if err == nil {
 		err = os.Setenv(binEnv, dir)
 	}

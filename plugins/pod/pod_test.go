@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -308,36 +307,29 @@ func TestDelegatedIPAM(t *testing.T) {
 	}
 }
 
-// TestChain runs the plugin with one before it, whose interface must stay in
-// the result, and one behind it.
+// TestChain runs the plugin with one before it, whose interface stays in the
+// result, and one behind it.
 func TestChain(t *testing.T) {
-	l := newLab(t)
-	before := `{"type":"ptp","ipam":{"type":"host-local","dataDir":"` + l.dir + `/host-local","ranges":[[{"subnet":"10.7.0.0/24"}]]}}`
-	list := strings.Replace(string(l.List.Bytes), `"plugins":[`, `"plugins":[`+before+",", 1)
-	if _, err := libcni.ConfListFromBytes([]byte(list)); err != nil {
-		t.Fatal(err)
-	}
-	pod := netlab.New(t)
-	// ptp makes an interface of the runtime's name: the plugin must refuse that.
-	first := cnilab.NewRuntime(t, l.Node, os.Getenv(binEnv), list)
-	_, err := first.Add(t.Context(), cnilab.Attachment("c1", pod))
-	if code(err) != types.ErrInvalidNetworkConfig || !strings.Contains(err.Error(), "eth0") {
-		t.Errorf("ADD behind ptp = %v (code %d), want code 7 and eth0", err, code(err))
-	}
-	l.checkClean(t)
-}
-
-func TestChainedBehind(t *testing.T) {
-	l := newLabWith(t, `"ipam":{"type":"patchbay-ipam","leases":"%[1]s/leases.db","ranges":`+dualStack+`}`,
-		`{"type":"tuning","mtu":1300}`)
+	l := newLabWith(t, `"ipam":{"type":"patchbay-ipam","leases":"%[1]s/leases.db","ranges":`+dualStack+`}`, `{"type":"tuning","mtu":1300}`)
+	l.prepend(t, `{"type":"loopback"}`)
 	pod := netlab.New(t)
 	conf := cnilab.Attachment("c1", pod)
 	result, err := l.Add(t.Context(), conf)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(result.IPs) != 2 || len(result.Interfaces) != 2 {
-		t.Errorf("result = %+v, want ours through the chain", result)
+	var names []string
+	for _, i := range result.Interfaces {
+		names = append(names, i.Name)
+	}
+	host := store.Key{ContainerID: "c1", IfName: "eth0"}.Link()
+	if diff := cmp.Diff([]string{"lo", host, "eth0"}, names); diff != "" {
+		t.Errorf("interfaces (-want +got):\n%s", diff)
+	}
+	for _, ip := range result.IPs {
+		if loopback := ip.Address.IP.IsLoopback(); loopback != (names[*ip.Interface] == "lo") {
+			t.Errorf("address %s is at %s", ip.Address.String(), names[*ip.Interface])
+		}
 	}
 	if out := pod.Exec(t, "ip", "-o", "link", "show", "eth0"); !strings.Contains(out, "mtu 1300") {
 		t.Errorf("%s: want what tuning did", out)
@@ -349,6 +341,27 @@ func TestChainedBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.checkClean(t)
+}
+
+// TestChainOfTwoMains puts a plugin before that makes the same interface.
+func TestChainOfTwoMains(t *testing.T) {
+	l := newLab(t)
+	l.prepend(t, `{"type":"ptp","ipam":{"type":"host-local","dataDir":"`+l.dir+`/host-local","ranges":[[{"subnet":"10.7.0.0/24"}]]}}`)
+	_, err := l.Add(t.Context(), cnilab.Attachment("c1", netlab.New(t)))
+	if code(err) != types.ErrInvalidNetworkConfig || !strings.Contains(err.Error(), "eth0") {
+		t.Errorf("ADD behind ptp = %v (code %d), want code 7 and eth0", err, code(err))
+	}
+	l.checkClean(t)
+}
+
+// prepend puts a plugin before ours.
+func (l *lab) prepend(t *testing.T, plugin string) {
+	t.Helper()
+	list, err := libcni.ConfListFromBytes([]byte(strings.Replace(string(l.List.Bytes), `"plugins":[`, `"plugins":[`+plugin+",", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.List = list
 }
 
 func TestPreviousResultIsKept(t *testing.T) {
