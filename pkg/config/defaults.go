@@ -62,6 +62,9 @@ func (p Paths) AgentSocket() string { return filepath.Join(p.Run, "agent.sock") 
 // Leases is the path of the pod leases.
 func (p Paths) Leases() string { return filepath.Join(p.Run, "leases.db") }
 
+// Gate is the path of the lock that an ADD holds shared and a GC alone.
+func (p Paths) Gate() string { return filepath.Join(p.Run, "cni.lock") }
+
 // Snapshot is the path of the last objects seen.
 func (p Paths) Snapshot() string { return filepath.Join(p.State, "snapshot") }
 

@@ -98,7 +98,7 @@ func (r *Reconciler) restore() {
 	r.restored = store.Len(source.KindNode) > 0
 	r.trusted = time.Now()
 	if len(r.Datapath.Frontends()) > 0 {
-		r.trusted = r.trusted.Add(patience)
+		r.trusted = r.trusted.Add(sourceTime)
 	}
 	for _, kind := range Kinds() {
 		for _, obj := range source.List[source.Object](store, kind) {

@@ -113,14 +113,14 @@ const (
 	settleTime = 2 * time.Millisecond // what changes together is taken together
 	retryFirst = 500 * time.Millisecond
 	retryLast  = 30 * time.Second
-	patience   = 3 * time.Second  // for the source, while what an earlier agent put in force still serves
+	sourceTime = 3 * time.Second  // for the source, while what an earlier agent put in force still serves
 	renewal    = 10 * time.Second // how often announcements are looked at unasked
 )
 
 // New returns a Reconciler with the objects of the snapshot, if there is one.
 func New(o Options) *Reconciler {
 	r := &Reconciler{
-		Options: o, pods: endpoints.New(o.Datapath, o.Leases, o.Log), sysctls: netdev.Sysctls(o.Config.Paths.Sysctl), started: time.Now(),
+		Options: o, pods: endpoints.New(o.Datapath, o.Leases, o.Config.Paths.Gate(), o.Log), sysctls: netdev.Sysctls(o.Config.Paths.Sysctl), started: time.Now(),
 		wake: make(chan struct{}, 1), note: make(chan struct{}, 1), synced: make(chan struct{}),
 		services: convert.NewServices(o.Config.ServiceCIDRs), dirty: partAll,
 		problems: map[string]problem{}, groups: map[int]bool{},
@@ -144,8 +144,10 @@ func (r *Reconciler) Run(ctx context.Context) error {
 }
 
 func (r *Reconciler) loop(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	renew := time.NewTicker(renewal)
+	defer renew.Stop()
+	again := time.NewTimer(0)
+	defer again.Stop()
 	backoff := retryFirst
 	for {
 		select {
@@ -153,28 +155,32 @@ func (r *Reconciler) loop(ctx context.Context) error {
 			return nil
 		case <-r.wake:
 			settle(ctx, settleTime)
-		case <-timer.C:
+		case <-renew.C:
 			r.mark(partAddresses)
+		case <-again.C:
 		}
-		if failed := r.pass(); failed != 0 {
-			r.mark(failed)
-			timer.Reset(backoff)
-			backoff = min(2*backoff, retryLast)
+		failed := r.pass()
+		if failed == 0 {
+			backoff = retryFirst
+			if wait := r.deference(); wait > 0 {
+				again.Reset(wait)
+			}
 			continue
 		}
-		backoff = retryFirst
-		timer.Reset(r.pause())
+		r.mark(failed)
+		again.Reset(backoff)
+		backoff = min(2*backoff, retryLast)
 	}
 }
 
-// pause is how long the loop may sleep when all is well.
-func (r *Reconciler) pause() time.Duration {
+// deference is how long the snapshot still leaves the word to the source.
+func (r *Reconciler) deference() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if wait := time.Until(r.trusted); r.restored && wait > 0 {
-		return wait
+	if !r.restored {
+		return 0
 	}
-	return renewal
+	return time.Until(r.trusted)
 }
 
 func settle(ctx context.Context, d time.Duration) {

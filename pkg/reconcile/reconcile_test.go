@@ -218,8 +218,8 @@ func TestSnapshotIsPatient(t *testing.T) {
 			}
 		})
 		l.await(t, "services from the snapshot, as the source is silent", func() bool { return l.dp.sets > 0 })
-		if since := time.Since(l.r.started); since < patience {
-			t.Errorf("the snapshot counted after %v, want %v", since, patience)
+		if since := time.Since(l.r.started); since < sourceTime {
+			t.Errorf("the snapshot counted after %v, want %v", since, sourceTime)
 		}
 	})
 }

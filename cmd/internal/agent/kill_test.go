@@ -5,7 +5,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -110,8 +109,6 @@ func exchange(address string) error {
 // and over: none fails. By packets alone, which is the harder way.
 func TestKilledAgent(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
-		_, outside := nodeNetwork(t)
-		cfg := writeObjects(t, podObjects)
 		mount, err := netlab.CgroupMount()
 		if err != nil {
 			t.Fatal(err)
@@ -121,46 +118,57 @@ func TestKilledAgent(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer os.Remove(empty)
-		text := fmt.Sprintf("%s\ncgroupPath: %s\n", nodeConfig, empty)
-		if err := os.WriteFile("/etc/patchbay/config.yaml", []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		agent := agentProcess(t, cfg)
-		server := addPod(t, cfg, "server", netip.MustParseAddr("10.244.0.5"))
-		client := addPod(t, cfg, "client", netip.MustParseAddr("10.244.0.6"))
-		server.echo(t, 8080)
-
-		length, period := 4*time.Second, 700*time.Millisecond
-		if s := os.Getenv("PATCHBAY_LONG"); s != "" {
-			length, period = 30*time.Second, 5*time.Second
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), length)
-		defer cancel()
-		loads := map[string]*load{"LoadBalancer": {}, "ClusterIP": {}}
-		var running sync.WaitGroup
-		for range 4 { // with 8 ms each: 1,000 a second in all
-			running.Go(func() { _ = loads["LoadBalancer"].run(ctx, outside, "192.168.1.100:80", 8*time.Millisecond) })
-			running.Go(func() { _ = loads["ClusterIP"].run(ctx, client.Namespace, "10.96.0.20:80", 8*time.Millisecond) })
-		}
-		kills := 0
-		for ctx.Err() == nil {
-			netlab.WaitFor(t, 2*period, "time for the next kill", after(ctx, period))
-			kill(agent)
-			early := time.Duration(kills%20) * 7 * time.Millisecond // and once more while it starts
-			agent = startProcess(t)
-			netlab.WaitFor(t, time.Second, "a moment of its start", after(ctx, early))
-			kill(agent)
-			agent = agentProcess(t, cfg)
-			kills++
-		}
-		running.Wait()
-		for name, l := range loads {
-			t.Logf("%s: %d connections, agent killed %d times", name, l.done.Load(), kills)
-			if l.failed.Load() > 0 {
-				t.Errorf("%s: %d of %d connections failed, first: %v", name, l.failed.Load(), l.done.Load(), *l.first.Load())
-			}
-		}
+		testKilled(t, "cgroupPath: "+empty)
 	})
+}
+
+// TestKilledAgentSockets is the same for what is translated in connect().
+func TestKilledAgentSockets(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) { testKilled(t, "") })
+}
+
+func testKilled(t *testing.T, settings string) {
+	here, outside := nodeNetwork(t)
+	cfg := writeObjects(t, podObjects)
+	write(t, "/etc/patchbay/config.yaml", nodeConfig+settings+"\n")
+	agent := agentProcess(t, cfg)
+	server := addPod(t, cfg, "server", netip.MustParseAddr("10.244.0.5"))
+	client := addPod(t, cfg, "client", netip.MustParseAddr("10.244.0.6"))
+	server.echo(t, 8080)
+
+	length, period := 4*time.Second, 700*time.Millisecond
+	if os.Getenv("PATCHBAY_LONG") != "" {
+		length, period = 30*time.Second, 5*time.Second
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), length)
+	defer cancel()
+	inside, other := &load{}, &load{}
+	from, address := outside, "192.168.1.100:80"
+	if settings == "" {
+		from, address = here, "10.96.0.20:80" // a process of this node's cgroup can't be outside
+	}
+	var running sync.WaitGroup
+	for range 4 { // with 8 ms each: 1,000 a second in all
+		running.Go(func() { _ = other.run(ctx, from, address, 8*time.Millisecond) })
+		running.Go(func() { _ = inside.run(ctx, client.Namespace, "10.96.0.20:80", 8*time.Millisecond) })
+	}
+	kills := 0
+	for ; ctx.Err() == nil; kills++ {
+		netlab.WaitFor(t, 2*period, "time for the next kill", after(ctx, period))
+		kill(agent)
+		early := time.Duration(kills%20) * 7 * time.Millisecond // and once more while it starts
+		agent = startProcess(t)
+		netlab.WaitFor(t, time.Second, "a moment of its start", after(ctx, early))
+		kill(agent)
+		agent = agentProcess(t, cfg)
+	}
+	running.Wait()
+	for name, l := range map[string]*load{"pod to ClusterIP": inside, "to " + address: other} {
+		t.Logf("%s: %d connections in %v, agent killed %d times", name, l.done.Load(), length, 2*kills)
+		if l.failed.Load() > 0 {
+			t.Errorf("%s: %d of %d connections failed, first: %v", name, l.failed.Load(), l.done.Load(), *l.first.Load())
+		}
+	}
 }
 
 // after returns a condition that holds once the time is over, or ctx.

@@ -14,17 +14,21 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/ipam/boot"
+	"github.com/patchbay-net/patchbay/ipam/flock"
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/datapath"
 	"github.com/patchbay-net/patchbay/pkg/netdev"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
 )
 
 // Datapath is what is asked of pkg/datapath.
@@ -38,6 +42,7 @@ type Datapath interface {
 type Table struct {
 	datapath Datapath
 	leases   *store.Store
+	gate     string // lock file that every ADD holds shared
 	log      *slog.Logger
 	reap     chan struct{} // there is something for the reaper
 
@@ -53,9 +58,10 @@ type endpoint struct {
 }
 
 // New returns a table without endpoints; Adopt finds those that are there.
-func New(dp Datapath, leases *store.Store, log *slog.Logger) *Table {
+// Gate is the lock file that each ADD holds shared from before its lease is made.
+func New(dp Datapath, leases *store.Store, gate string, log *slog.Logger) *Table {
 	return &Table{
-		datapath: dp, leases: leases, log: log, reap: make(chan struct{}, 1),
+		datapath: dp, leases: leases, gate: gate, log: log, reap: make(chan struct{}, 1),
 		endpoints: map[agentapi.EndpointKey]*endpoint{}, doomed: map[int]string{},
 	}
 }
@@ -227,17 +233,19 @@ func (t *Table) Adopt() error {
 		return err
 	}
 	var errs []error
+	orphans := false
 	for _, lease := range contents.Leases {
-		link, there := links[lease.Link()]
-		switch {
-		case lease.Damaged || lease.BootID != bootID:
-		case there:
-			errs = append(errs, t.adopt(lease, link))
-		case namespaceGone(lease.Netns):
-			t.log.Info("pod is gone without a DEL; its addresses begin to rest", "lease", lease.Key, "addrs", lease.Addrs)
-			_, _, err := t.leases.Release(lease.Key, lease.Generation)
-			errs = append(errs, err)
+		if lease.Damaged || lease.BootID != bootID {
+			continue
 		}
+		if link, there := links[lease.Link()]; there {
+			errs = append(errs, t.adopt(lease, link))
+		} else if orphaned(lease) {
+			orphans = true
+		}
+	}
+	if orphans {
+		errs = append(errs, t.releaseOrphans())
 	}
 	live := make(map[int]bool, len(links))
 	for _, l := range links {
@@ -300,9 +308,50 @@ func (t *Table) List() []agentapi.Pod {
 	return pods
 }
 
-// namespaceGone tells whether a pod's network namespace is certainly no more.
-func namespaceGone(path string) bool {
-	if path == "" {
+// releaseOrphans ends the leases of pods that are gone without a DEL. While it
+// holds the gate no ADD is between its lease and its link; if others hold it,
+// there is time until the next start or GC.
+func (t *Table) releaseOrphans() error {
+	gate, err := flock.Take(t.gate, flock.Exclusive, 100*time.Millisecond)
+	if errors.Is(err, flock.ErrTimeout) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer gate.Close()
+	contents, err := t.leases.List()
+	if err != nil {
+		return err
+	}
+	links, err := netdev.PodLinks()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, lease := range contents.Leases {
+		if _, there := links[lease.Link()]; there || lease.Damaged || !orphaned(lease) {
+			continue
+		}
+		t.log.Info("pod is gone without a DEL; its addresses begin to rest", "lease", lease.Key, "addrs", lease.Addrs)
+		_, _, err := t.leases.Release(lease.Key, lease.Generation)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// orphaned tells whether a lease of our own network belongs to a network
+// namespace that is certainly no more: it can't be said of one whose folder
+// can't be seen from here.
+func orphaned(lease store.Lease) bool {
+	path := lease.Netns
+	if rest, ok := strings.CutPrefix(path, "/var/run/"); ok {
+		path = "/run/" + rest
+	}
+	if lease.Network != plan.NetworkName || !filepath.IsAbs(path) || strings.HasPrefix(path, "/proc/") {
+		return false
+	}
+	if _, err := os.Stat(filepath.Dir(path)); err != nil {
 		return false
 	}
 	_, err := os.Stat(path)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/patchbay-net/patchbay/ipam"
+	"github.com/patchbay-net/patchbay/ipam/flock"
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/datapath"
@@ -39,13 +40,15 @@ type lab struct {
 	here, peer *netlab.Namespace
 	dp         *fake
 	leases     *store.Store
+	gate       string
 	table      *Table
 }
 
 func newLab(t *testing.T) *lab {
 	l := &lab{here: netlab.Open(t, "/proc/self/ns/net"), peer: netlab.New(t), dp: &fake{}}
 	l.leases = store.New(filepath.Join(t.TempDir(), "leases.db"), store.Options{})
-	l.table = New(l.dp, l.leases, slog.New(slog.DiscardHandler))
+	l.gate = filepath.Join(t.TempDir(), "cni.lock")
+	l.table = New(l.dp, l.leases, l.gate, slog.New(slog.DiscardHandler))
 	go l.table.Run(t.Context())
 	return l
 }
@@ -104,35 +107,58 @@ func TestEndpoints(t *testing.T) {
 
 // TestAdopt: after a restart the endpoints with a lease and a link are taken
 // over, what the datapath has beyond them goes, and so does the lease of a pod
-// that is gone.
+// that is certainly gone, unless an ADD is under way.
 func TestAdopt(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
 		l := newLab(t)
-		leases := l.leases
-		live, gone := store.Key{ContainerID: "live", IfName: "eth0"}, store.Key{ContainerID: "gone", IfName: "eth0"}
-		netlab.Wire(t, l.here, live.Link(), l.peer, "eth9")
+		key := func(id string) store.Key { return store.Key{ContainerID: id, IfName: "eth0"} }
+		netlab.Wire(t, l.here, key("live").Link(), l.peer, "eth9")
 		pool, err := ipam.NewPool("p", ipam.Subnet{Prefix: netip.MustParsePrefix("10.244.0.0/24")})
 		if err != nil {
 			t.Fatal(err)
 		}
-		for key, netns := range map[store.Key]string{live: l.peer.Path(), gone: "/run/netns/gone"} {
-			if _, err := leases.Allocate(store.Request{Lease: store.Lease{Key: key, Netns: netns, MAC: "02:00:00:00:00:02"}, Pools: []ipam.Pool{pool}}); err != nil {
+		for _, lease := range []store.Lease{
+			{Key: key("live"), Network: "patchbay", Netns: l.peer.Path()},
+			{Key: key("gone"), Network: "patchbay", Netns: "/var/run/netns/gone"},
+			{Key: key("other network"), Network: "bridge", Netns: "/run/netns/gone"},
+			{Key: key("out of sight"), Network: "patchbay", Netns: "/nowhere/netns/gone"},
+			{Key: key("without name"), Network: "patchbay", Netns: "/proc/1/fd/99"},
+		} {
+			lease.MAC = "02:00:00:00:00:02"
+			if _, err := l.leases.Allocate(store.Request{Lease: lease, Pools: []ipam.Pool{pool}}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		l.dp.list = []datapath.Endpoint{{IfIndex: 4242, Addrs: []netip.Addr{netip.MustParseAddr("10.244.0.99")}}}
-		if err := l.table.Adopt(); err != nil {
+		left := func() (ids []string) {
+			if err := l.table.Adopt(); err != nil {
+				t.Fatal(err)
+			}
+			contents, err := l.leases.List()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, lease := range contents.Leases {
+				ids = append(ids, lease.ContainerID)
+			}
+			return ids
+		}
+		busy, err := flock.Take(l.gate, flock.Shared, time.Second)
+		if err != nil {
 			t.Fatal(err)
 		}
-		index := l.here.Index(t, live.Link())
-		if got := l.dp.list; len(got) != 1 || got[0].IfIndex != index {
+		if got := left(); len(got) != 5 {
+			t.Errorf("during an ADD the leases left are %q, want all", got)
+		}
+		busy.Close()
+		netlab.WaitFor(t, 5*time.Second, "lease of the gone pod released", func() error {
+			if got := left(); !slices.Equal(got, []string{"live", "other network", "out of sight", "without name"}) {
+				return fmt.Errorf("leases left: %q", got)
+			}
+			return nil
+		})
+		if got := l.dp.list; len(got) != 1 || got[0].IfIndex != l.here.Index(t, key("live").Link()) {
 			t.Errorf("endpoints %+v, want the live one alone", got)
-		}
-		if _, found, err := leases.Find(gone); err != nil || found {
-			t.Errorf("the gone pod's lease: found %v, %v, want it released", found, err)
-		}
-		if _, found, err := leases.Find(live); err != nil || !found {
-			t.Errorf("the live pod's lease: %v, %v", found, err)
 		}
 	})
 }

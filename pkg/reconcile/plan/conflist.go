@@ -13,6 +13,9 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/config"
 )
 
+// NetworkName is the name of the CNI network of pods' primary interfaces.
+const NetworkName = "patchbay"
+
 // conflist is the CNI configuration of a node.
 type conflist struct {
 	CNIVersion string      `json:"cniVersion"`
@@ -89,7 +92,7 @@ func Conflist(ranges []PodRange, mtu int, paths config.Paths) ([]byte, error) {
 	if sets == nil {
 		return nil, nil
 	}
-	raw, err := json.MarshalIndent(conflist{CNIVersion: "1.1.0", Name: "patchbay", Plugins: []podPlugin{{
+	raw, err := json.MarshalIndent(conflist{CNIVersion: "1.1.0", Name: NetworkName, Plugins: []podPlugin{{
 		Type: "patchbay", MTU: mtu, AgentSocket: paths.AgentSocket(),
 		IPAM: ipamConf{Type: "patchbay-ipam", Leases: paths.Leases(), CoolDown: cmp.Or(coolDown, time.Minute).String(), Ranges: sets},
 	}}}, "", "  ")
