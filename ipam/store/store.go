@@ -61,7 +61,7 @@ func now() (instant, error) {
 	if err != nil {
 		return instant{}, err
 	}
-	return instant{bootID: id, uptime: uptime, wall: time.Now()}, nil
+	return instant{bootID: id, uptime: uptime, wall: time.Now().UTC()}, nil
 }
 
 func (s *Store) damaged(err error) {

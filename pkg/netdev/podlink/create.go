@@ -141,13 +141,18 @@ func (l Link) configureHost(index int) error {
 	if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+l.HostName+"/rp_filter", []byte("0"), 0); err != nil {
 		return fmt.Errorf("configure %s: %w", l.HostName, err)
 	}
+	node, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer node.Close()
 	for _, n := range l.hostNeighbours(index) {
-		if err := netlink.NeighSet(&n); err != nil {
+		if err := node.NeighSet(&n); err != nil {
 			return fmt.Errorf("add neighbour %s on %s: %w", n.IP, l.HostName, err)
 		}
 	}
 	for _, r := range l.hostRoutes(index) {
-		if err := netlink.RouteReplace(&r); err != nil {
+		if err := node.RouteReplace(&r); err != nil {
 			return fmt.Errorf("add route %s to %s: %w", r.Dst, l.HostName, err)
 		}
 	}
