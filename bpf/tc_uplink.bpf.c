@@ -2,6 +2,8 @@
 /*
  * The node's NICs.
  */
+#include <linux/if_packet.h>
+
 #include "lib/destination.h"
 #include "lib/finish.h"
 #include "lib/known.h"
@@ -17,21 +19,21 @@ int tc_uplink_in(struct __sk_buff *skb)
 	struct pkt p = { .hook = HOOK_UPLINK_IN };
 	int ret;
 
-	if ((skb->mark & PB_MARK_MASK) == PB_MARK)
+	if (skb->pkt_type == PACKET_OTHERHOST || (skb->mark & PB_MARK_MASK) == PB_MARK)
 		return TC_ACT_UNSPEC;
 	if (skb->protocol == bpf_htons(ETH_P_ARP))
-		return finish(skb, &p, answer_arp(skb));
+		return finish(skb, &p, answer_arp(skb, 0));
 	ret = parse(skb, &p);
 	if (!ret)
 		ret = answer_nd(skb, &p);
-	if (!ret)
-		ret = addr_is_multicast(&p.t.daddr) ? VERDICT_PASS : 0;
 	if (!ret)
 		ret = known_flow(skb, &p);
 	if (!ret)
 		ret = uplink_source(&p);
 	if (!ret)
 		ret = uplink_tunnel(&p);
+	if (!ret)
+		ret = addr_is_multicast(&p.t.daddr) ? VERDICT_PASS : 0;
 	if (!ret)
 		ret = known_error(skb, &p);
 	if (!ret)
@@ -41,7 +43,10 @@ int tc_uplink_in(struct __sk_buff *skb)
 	return finish(skb, &p, ret);
 }
 
-/* To the network: the node's own packets, for Services and from backends. */
+/*
+ * To the network: answers of backends on the host's network, and what the node
+ * itself (no other device brought it) asks Services.
+ */
 SEC("tc")
 int tc_uplink_out(struct __sk_buff *skb)
 {
@@ -50,13 +55,19 @@ int tc_uplink_out(struct __sk_buff *skb)
 
 	if ((skb->mark & PB_MARK_MASK) == PB_MARK)
 		return TC_ACT_UNSPEC;
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return finish(skb, &p, answer_arp(skb, 1));
 	ret = parse(skb, &p);
+	if (!ret)
+		ret = answer_nd(skb, &p);
 	if (!ret)
 		ret = addr_is_multicast(&p.t.daddr) ? VERDICT_PASS : 0;
 	if (!ret)
 		ret = known_flow(skb, &p);
 	if (!ret)
 		ret = known_error(skb, &p);
+	if (!ret)
+		ret = skb->ingress_ifindex ? VERDICT_PASS : 0;
 	if (!ret)
 		ret = to_service(skb, &p);
 	if (!ret)

@@ -26,6 +26,7 @@
 #include "maps.h"
 #include "packet.h"
 #include "parse.h"
+#include "send.h"
 #include "service.h"
 
 #define ANSWER_TTL 64
@@ -47,6 +48,10 @@ static __always_inline int may_answer(void)
 
 static __always_inline int send_back(struct __sk_buff *skb, const struct pkt *p)
 {
+	const struct config *cfg = settings();
+
+	if (p->hook == HOOK_TUNNEL_IN)
+		return cfg ? send_tunnel(skb, cfg, &p->from) : -DROP_BUG;
 	skb->mark = PB_MARK_SENT;
 	return bpf_redirect(p->ifindex, p->hook == HOOK_UPLINK_OUT ? BPF_F_INGRESS : 0);
 }
@@ -103,6 +108,16 @@ static __always_inline __u64 sum_pseudo(const struct pkt *p, __u16 len, __u8 pro
 	return sum + sum_addr(&p->t.saddr) + sum_addr(&p->t.daddr);
 }
 
+/* The IP packet's length, without a short frame's padding. */
+static __always_inline __u32 ip_length(struct __sk_buff *skb, const struct pkt *p)
+{
+	__be16 len = 0;
+
+	if (bpf_skb_load_bytes(skb, ETH_LEN + (p->family == 4 ? 2 : 4), &len, sizeof(len)))
+		return 0;
+	return bpf_ntohs(len) + (p->family == 4 ? 0 : sizeof(struct ipv6hdr));
+}
+
 /* RFC 9293, 3.10.7.1: a reset for a segment to a connection that isn't. */
 __noinline int answer_reset(struct __sk_buff *skb, struct pkt *p)
 {
@@ -119,7 +134,8 @@ __noinline int answer_reset(struct __sk_buff *skb, struct pkt *p)
 	if (p->tcp & TCP_ACK) {
 		rst.seq = tcp.ack_seq;
 	} else {
-		seq = skb->len - p->l4 - p->l4len + !!(p->tcp & TCP_SYN) + !!(p->tcp & TCP_FIN);
+		seq = ETH_LEN + ip_length(skb, p) - p->l4 - p->l4len + !!(p->tcp & TCP_SYN) +
+		      !!(p->tcp & TCP_FIN);
 		rst.ack_seq = bpf_htonl(bpf_ntohl(tcp.seq) + seq);
 		rst.ack = 1;
 	}
@@ -192,31 +208,6 @@ __noinline int answer_icmp_v6(struct __sk_buff *skb, struct pkt *p, int type)
 	    bpf_skb_change_head(skb, sizeof(h.v6) + sizeof(icmp), 0) ||
 	    bpf_skb_store_bytes(skb, 0, &h.eth, ETH_LEN + sizeof(h.v6), 0) ||
 	    bpf_skb_store_bytes(skb, ETH_LEN + sizeof(h.v6), &icmp, sizeof(icmp), 0))
-		return -DROP_REWRITE;
-	return send_back(skb, p);
-}
-
-/* Turns an echo request round: G7, the Service's address answers ping. */
-__noinline int answer_echo(struct __sk_buff *skb, struct pkt *p)
-{
-	__u8 old = p ? p->type : 0, new = p && p->family == 4 ? ICMP_ECHO_REPLY : ICMP6_ECHO_REPLY;
-	__u8 macs[12];
-
-	if (!p || p->flags & PKT_FRAGMENT)
-		return -DROP_FRAGMENT;
-	__builtin_memcpy(macs, p->smac, sizeof(p->smac));
-	__builtin_memcpy(macs + 6, p->dmac, sizeof(p->dmac));
-	/* Swapped addresses sum up to the same. */
-	if (p->family == 4 &&
-	    (bpf_skb_store_bytes(skb, ETH_LEN + 12, &p->t.daddr.w[3], 4, 0) ||
-	     bpf_skb_store_bytes(skb, ETH_LEN + 16, &p->t.saddr.w[3], 4, 0)))
-		return -DROP_REWRITE;
-	if (p->family == 6 && (bpf_skb_store_bytes(skb, ETH_LEN + 8, &p->t.daddr, 16, 0) ||
-			       bpf_skb_store_bytes(skb, ETH_LEN + 24, &p->t.saddr, 16, 0)))
-		return -DROP_REWRITE;
-	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0) ||
-	    bpf_skb_store_bytes(skb, p->l4, &new, 1, 0) ||
-	    bpf_l4_csum_replace(skb, p->l4 + 2, bpf_htons(old << 8), bpf_htons(new << 8), 2))
 		return -DROP_REWRITE;
 	return send_back(skb, p);
 }

@@ -45,6 +45,14 @@ static __always_inline struct frontend *frontend_of(const struct pkt *p,
 	return fe;
 }
 
+/* Where the client is. */
+static __always_inline __u8 scope_of(const struct pkt *p)
+{
+	if (p->hook == HOOK_UPLINK_IN && !(p->flags & PKT_CLUSTER))
+		return SCOPE_EXTERNAL;
+	return SCOPE_CLUSTER;
+}
+
 /* Source ranges, and NICs that NodePorts are open on. */
 static __always_inline int admit(const struct pkt *p, const struct frontend *fe)
 {
@@ -71,7 +79,10 @@ static __always_inline bool same_translation(const struct flow *a, const struct 
 	       addr_equal(&a->daddr, &b->daddr);
 }
 
-/* Takes the reply's tuple. Another living flow's: DROP_PORT_CLASH. */
+/*
+ * Takes the reply's tuple. Another living flow's: DROP_PORT_CLASH. A dead one
+ * goes with its forward entry, whose expiry would else take this one along.
+ */
 static __always_inline int insert_reply(const struct flow_key *k, const struct flow *reply)
 {
 	struct flow *old = bpf_map_lookup_elem(&flows, k);
@@ -81,14 +92,16 @@ static __always_inline int insert_reply(const struct flow_key *k, const struct f
 		if (flow_alive(old, k->proto, reply->seen) && !(old->flags & FLOW_CLOSING) &&
 		    !same_translation(old, reply))
 			return -DROP_PORT_CLASH;
-		bpf_map_delete_elem(&flows, k);
+		flow_forget(k, old);
 	}
 	err = bpf_map_update_elem(&flows_new, k, reply, BPF_NOEXIST);
 	if (err == -EEXIST) {
 		old = bpf_map_lookup_elem(&flows_new, k);
-		if (old && reply->seen - old->seen <= timeout_new &&
+		if (old && service_idle(reply->seen, old->seen) <= timeout_new &&
 		    !same_translation(old, reply))
 			return -DROP_PORT_CLASH;
+		if (old && !same_translation(old, reply))
+			flow_forget(k, old);
 		err = bpf_map_update_elem(&flows_new, k, reply, BPF_ANY);
 	}
 	return err ? -DROP_FLOWS_FULL : 0;
@@ -136,19 +149,17 @@ static __always_inline int compose(const struct pkt *p, const struct backend *b,
 	s->forward.sport = sport;
 	s->forward.dport = b->port;
 	s->forward.seen = now;
-	s->forward.flags = p->hook == HOOK_UPLINK_IN && p->flags & PKT_CLUSTER ? FLOW_PEER : 0;
+	s->forward.flags = scope_of(p) == SCOPE_CLUSTER ? FLOW_PEER : 0;
 	__builtin_memcpy(s->forward.from, p->smac, sizeof(p->smac));
 	s->reply.saddr = p->t.daddr;
 	s->reply.daddr = p->t.saddr;
 	s->reply.sport = p->t.dport;
 	s->reply.dport = p->t.sport;
 	s->reply.seen = now;
-	s->reply.flags = FLOW_REPLY;
 	ret = way_there(&b->addr, &s->forward);
-	if (ret)
+	if (ret < 0)
 		return ret;
-	if (s->forward.way == WAY_NEIGH || s->forward.way == WAY_TUNNEL)
-		s->reply.flags |= FLOW_PEER;
+	s->reply.flags = ret == VERDICT_PASS ? FLOW_REPLY : FLOW_REPLY | FLOW_PEER;
 	return way_back(p, &s->reply);
 }
 

@@ -9,6 +9,7 @@
 
 #include "answer.h"
 #include "begin.h"
+#include "echo.h"
 #include "known.h"
 #include "maps.h"
 #include "packet.h"
@@ -55,15 +56,6 @@ __noinline int to_service(struct __sk_buff *skb, struct pkt *p)
 		return -DROP_FRAGMENT;
 	p->answer = ANSWER_REFUSE;
 	return -DROP_NO_SERVICE;
-}
-
-/* A pod's packets to a node's tunnel port would be taken for a node's. */
-static __always_inline int is_tunnel_packet(const struct pkt *p)
-{
-	const struct config *cfg = settings();
-
-	return p->t.proto == IPPROTO_UDP && cfg && cfg->tunnel_ifindex &&
-	       p->t.dport == cfg->tunnel_port;
 }
 
 static __always_inline int forward_tunnel(struct __sk_buff *skb, struct pkt *p,
@@ -125,14 +117,10 @@ __noinline int from_pod(struct __sk_buff *skb, struct pkt *p)
 		if (r)
 			return forward_tunnel(skb, p, r);
 		break;
-	case ROUTE_SELF:
-	case ROUTE_CLUSTER:
-		if (is_tunnel_packet(p))
-			return -DROP_POD_TUNNEL;
-		if (r && is_tunnelled(r))
-			return forward_tunnel(skb, p, r);
 	}
-	return VERDICT_PASS;
+	if (is_tunnel_packet(p))
+		return -DROP_POD_TUNNEL;
+	return r && is_tunnelled(r) ? forward_tunnel(skb, p, r) : VERDICT_PASS;
 }
 
 /* Where a packet of the node's stack goes that no Service is concerned with. */
@@ -143,8 +131,9 @@ static __always_inline int from_host(const struct pkt *p)
 
 /*
  * Where a packet from a NIC or the tunnel goes that no Service is concerned
- * with. Pods are reached from the cluster's nodes only; what a node sends for
- * a client outside is answered by that node.
+ * with. Pods are reached from the cluster's nodes only, and from where pods'
+ * own addresses are known; what a node sends for a client outside is answered
+ * by that node.
  */
 __noinline int from_network(struct __sk_buff *skb, struct pkt *p)
 {
@@ -155,12 +144,12 @@ __noinline int from_network(struct __sk_buff *skb, struct pkt *p)
 		return -DROP_BUG;
 	switch (p->dest) {
 	case ROUTE_LOCAL_PODS:
-		if (!from_peer(p))
+		if (!from_peer(p) && !(p->flags & PKT_KNOWN))
 			return -DROP_POD_OUTSIDE;
 		ep = endpoint_of(&p->t.daddr);
 		if (!ep)
 			return no_pod(p);
-		if (!(p->flags & PKT_CLUSTER))
+		if (!(p->flags & PKT_CLUSTER) && from_peer(p))
 			ret = remember_way(p);
 		return ret ? ret : deliver(skb, p, ep);
 	case ROUTE_NATIVE:

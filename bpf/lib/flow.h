@@ -61,7 +61,7 @@ static __always_inline bool flow_alive(const struct flow *f, __u8 proto, __u32 n
 						  timeout_tcp;
 	else if (proto == IPPROTO_UDP)
 		limit = timeout_udp;
-	return now - f->seen <= limit;
+	return service_idle(now, f->seen) <= limit;
 }
 
 /*
@@ -80,13 +80,26 @@ static __always_inline bool flow_reused(const struct flow *f, __u8 tcp)
 	return !b || b->service != f->service || b->flags & BACKEND_GONE;
 }
 
+/* Is f the other direction of the flow with key k? */
+static __always_inline bool flow_answers(const struct flow *f, const struct flow_key *k)
+{
+	return f->sport == k->dport && f->dport == k->sport && addr_equal(&f->saddr, &k->daddr) &&
+	       addr_equal(&f->daddr, &k->saddr);
+}
+
+/* Its other direction may have become a younger flow's: that one stays. */
 static __always_inline void flow_forget(const struct flow_key *k, struct flow *f)
 {
 	struct flow_key pair;
+	struct flow *other;
 
 	flow_pair(&pair, f, k->proto);
-	bpf_map_delete_elem(&flows, &pair);
-	bpf_map_delete_elem(&flows_new, &pair);
+	other = bpf_map_lookup_elem(&flows, &pair);
+	if (other && flow_answers(other, k))
+		bpf_map_delete_elem(&flows, &pair);
+	other = bpf_map_lookup_elem(&flows_new, &pair);
+	if (other && flow_answers(other, k))
+		bpf_map_delete_elem(&flows_new, &pair);
 	bpf_map_delete_elem(&flows, k);
 	bpf_map_delete_elem(&flows_new, k);
 }
@@ -104,7 +117,7 @@ static __always_inline struct flow *flow_find(const struct flow_key *k, __u8 tcp
 		f = bpf_map_lookup_elem(&flows_new, k);
 		if (!f)
 			return NULL;
-		if (now - f->seen <= timeout_new && !flow_reused(f, tcp))
+		if (service_idle(now, f->seen) <= timeout_new && !flow_reused(f, tcp))
 			return f;
 	}
 	flow_forget(k, f);
@@ -137,9 +150,11 @@ static __always_inline void flow_confirm(const struct flow_key *k, struct flow *
 			bpf_map_delete_elem(&flows, k);
 			return;
 		}
-		bpf_map_delete_elem(&flows_new, &pair);
 	}
+	/* The older first: a look-up in both maps in turn takes less time. */
 	bpf_map_delete_elem(&flows_new, k);
+	if (other)
+		bpf_map_delete_elem(&flows_new, &pair);
 }
 
 /* TCP's end: one FIN, the other's FIN, or one RST. */
@@ -152,6 +167,17 @@ static __always_inline void flow_close(struct flow *f, struct flow *other, __u8 
 		f->flags |= FLOW_CLOSING;
 		other->flags |= FLOW_CLOSING;
 	}
+}
+
+/* The LRU may have taken the reply's entry alone: no answer would find back. */
+static __always_inline bool flow_is_torn(const struct flow_key *k, const struct flow *f, __u32 now)
+{
+	struct flow_key pair;
+
+	if (f->flags & FLOW_REPLY || f->seen == now)
+		return false;
+	flow_pair(&pair, f, k->proto);
+	return !bpf_map_lookup_elem(&flows_new, &pair) && !bpf_map_lookup_elem(&flows, &pair);
 }
 
 /*

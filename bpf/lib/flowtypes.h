@@ -28,7 +28,7 @@ enum flow_way {
 enum flow_flags {
 	FLOW_REPLY = 1 << 0,   /* this entry is for the reply's direction */
 	FLOW_RETURN = 1 << 1,  /* keeps the way back only, translates nothing */
-	FLOW_PEER = 1 << 2,    /* its packets must come from a node of the cluster */
+	FLOW_PEER = 1 << 2,    /* from a NIC its packets come in nodes' frames alone */
 	FLOW_ANSWERED = 1 << 3, /* packets were seen both ways */
 	FLOW_FIN = 1 << 4,     /* TCP: this direction has said FIN */
 	FLOW_CLOSING = 1 << 5, /* TCP: both have, or one RST */

@@ -47,6 +47,10 @@ __noinline int known_flow(struct __sk_buff *skb, struct pkt *p)
 		return 0;
 	if (f->flags & FLOW_PEER && !from_peer(p))
 		return -DROP_FORGED_SOURCE;
+	if (!confirmed && flow_is_torn(&k, f, now)) {
+		bpf_map_delete_elem(&flows_new, &k);
+		return 0;
+	}
 	if (flow_note(&k, f, p->tcp, now, confirmed, f->flags & FLOW_REPLY)) {
 		flow_confirm(&k, f);
 		f = flow_find(&k, p->tcp, now, &confirmed);
@@ -86,7 +90,7 @@ __noinline int remember_way(struct pkt *p)
 		s->reply.sport = k.sport;
 		s->reply.dport = k.dport;
 		s->reply.seen = now;
-		s->reply.flags = FLOW_REPLY | FLOW_RETURN;
+		s->reply.flags = FLOW_REPLY | FLOW_RETURN | FLOW_PEER;
 		return bpf_map_update_elem(&flows_new, &k, &s->reply, BPF_ANY) ? -DROP_FLOWS_FULL : 0;
 	}
 	if (f->way != s->reply.way || f->ifindex != s->reply.ifindex ||

@@ -19,8 +19,10 @@
 #include "parse.h"
 #include "route.h"
 
+#define ND_ROUTER_ADVERTISEMENT 134
 #define ND_SOLICITATION 135
 #define ND_ADVERTISEMENT 136
+#define ND_REDIRECT 137
 #define ND_SOLICITED bpf_htonl(0x60000000) /* solicited, override */
 #define ND_OVERRIDE bpf_htonl(0x20000000)  /* override */
 #define ND_TARGET_LINK 2		   /* option: target's link-layer address */
@@ -74,23 +76,38 @@ static __always_inline const __u8 *mac_of(__u32 ifindex)
 	return nic ? nic->mac : NULL;
 }
 
-__noinline int answer_arp(struct __sk_buff *skb)
+/*
+ * The node itself may ask for an address that it announces: its packets have
+ * to get as far as tc_uplink_out. Probes, which have no sender, go out.
+ */
+static __always_inline bool asks_itself(const union addr *sender, const union addr *target)
+{
+	const struct route *r = route_of(sender);
+
+	return kind_of(r) == ROUTE_SELF && !addr_equal(sender, target);
+}
+
+__noinline int answer_arp(struct __sk_buff *skb, int out)
 {
 	struct arp_packet a = {};
 	__u32 ifindex = skb->ifindex;
 	union addr sender, target;
 	const __u8 *mac;
 	__be32 spa, tpa;
+	int ret = untag(skb);
 
-	if (bpf_skb_load_bytes(skb, 0, &a.eth, sizeof(a) - sizeof(a.pad)))
-		return VERDICT_PASS;
+	if (ret || bpf_skb_load_bytes(skb, 0, &a.eth, sizeof(a) - sizeof(a.pad)))
+		return ret ? ret : VERDICT_PASS;
 	if (a.arp.hrd != bpf_htons(ARP_ETHERNET) || a.arp.pro != bpf_htons(ETH_P_IP))
 		return VERDICT_PASS;
 	__builtin_memcpy(&spa, a.arp.spa, sizeof(spa));
 	__builtin_memcpy(&tpa, a.arp.tpa, sizeof(tpa));
 	addr_from_v4(&sender, spa);
 	addr_from_v4(&target, tpa);
-	yield(&sender, ifindex, a.arp.sha);
+	if (!out)
+		yield(&sender, ifindex, a.arp.sha);
+	else if (!asks_itself(&sender, &target))
+		return VERDICT_PASS;
 	mac = mac_of(ifindex);
 	if (!mac || a.arp.op != bpf_htons(ARP_REQUEST) || spa == tpa ||
 	    !announces(&target, ifindex))
@@ -106,7 +123,7 @@ __noinline int answer_arp(struct __sk_buff *skb)
 	if (bpf_skb_store_bytes(skb, 0, &a.eth, sizeof(a) - sizeof(a.pad), 0))
 		return -DROP_REWRITE;
 	skb->mark = PB_MARK_SENT;
-	return bpf_redirect(ifindex, 0);
+	return bpf_redirect(ifindex, out ? BPF_F_INGRESS : 0);
 }
 
 /*
@@ -155,8 +172,11 @@ __noinline int answer_nd(struct __sk_buff *skb, struct pkt *p)
 	/* Without the option, which may be missing. */
 	if (bpf_skb_load_bytes(skb, p->l4, &nd, 24))
 		return 0;
+	if (p->hook == HOOK_UPLINK_OUT && !asks_itself(&p->t.saddr, &nd.target))
+		return 0;
 	if (p->type == ND_ADVERTISEMENT) {
-		yield(&nd.target, p->ifindex, p->smac);
+		if (p->hook == HOOK_UPLINK_IN)
+			yield(&nd.target, p->ifindex, p->smac);
 		return 0;
 	}
 	mac = mac_of(p->ifindex);

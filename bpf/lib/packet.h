@@ -42,6 +42,7 @@ enum pkt_flags {
 	PKT_ECHO = 1 << 4,     /* ICMP echo request */
 	PKT_PEER = 1 << 5,     /* came from a node of the cluster */
 	PKT_CLUSTER = 1 << 6,  /* source is an address of the cluster, and it may be */
+	PKT_KNOWN = 1 << 7,    /* source is outside, but knows pods' own addresses */
 };
 
 /* What is to be sent back for a packet that is dropped. */

@@ -1,15 +1,10 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/*
- * The parser: one cursor; each step checks bounds, advances and returns the
- * next protocol or a negative drop reason.
- */
+/* The parser: Ethernet and transport headers, and the whole. */
 #pragma once
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
 
@@ -19,112 +14,8 @@
 #include "addr.h"
 #include "icmp.h"
 #include "maps.h"
+#include "network.h"
 #include "packet.h"
-
-struct cursor {
-	void *pos;
-	void *end;
-};
-
-struct frag_hdr {
-	__u8 nexthdr;
-	__u8 reserved;
-	__be16 offset;
-	__be32 id;
-};
-
-#define ETH_LEN ((__u32)sizeof(struct ethhdr))
-#define IP_MF 0x2000
-#define IP_DF 0x4000
-#define IP_OFFSET 0x1fff
-
-/* Headers of the largest kind that we look at: options in IP and TCP. */
-#define HEADERS_MAX (ETH_LEN + 60 + 60)
-
-/*
- * A first fragment leaves its ports for the later ones, which take them. Later
- * ones that came before stay without.
- */
-static __always_inline void track_fragment(struct pkt *p, __u32 id)
-{
-	struct fragment_key k = {
-		.saddr = p->t.saddr,
-		.daddr = p->t.daddr,
-		.id = id,
-		.proto = p->t.proto,
-	};
-	struct fragment v, *found;
-
-	if (p->flags & PKT_LATER) {
-		found = bpf_map_lookup_elem(&fragments, &k);
-		if (found) {
-			p->t.sport = found->sport;
-			p->t.dport = found->dport;
-		}
-		return;
-	}
-	v.sport = p->t.sport;
-	v.dport = p->t.dport;
-	bpf_map_update_elem(&fragments, &k, &v, BPF_ANY);
-}
-
-static __always_inline int parse_v4(struct cursor *c, struct pkt *p, __u32 *id)
-{
-	struct iphdr *ip = c->pos;
-	__u16 frag;
-	__u32 len;
-
-	if ((void *)(ip + 1) > c->end || ip->version != 4 || ip->ihl < 5)
-		return -DROP_MALFORMED;
-	len = ip->ihl * 4;
-	if (c->pos + len > c->end)
-		return -DROP_MALFORMED;
-	p->family = 4;
-	p->ttl = ip->ttl;
-	p->l4 = ETH_LEN + len;
-	addr_from_v4(&p->t.saddr, ip->saddr);
-	addr_from_v4(&p->t.daddr, ip->daddr);
-	frag = bpf_ntohs(ip->frag_off);
-	if (frag & IP_DF)
-		p->flags |= PKT_DF;
-	if (frag & (IP_MF | IP_OFFSET))
-		p->flags |= PKT_FRAGMENT;
-	if (frag & IP_OFFSET)
-		p->flags |= PKT_LATER;
-	*id = ip->id;
-	c->pos += len;
-	return ip->protocol;
-}
-
-/* Of the extension headers only the fragment's, right behind, is known. */
-static __always_inline int parse_v6(struct cursor *c, struct pkt *p, __u32 *id)
-{
-	struct ipv6hdr *ip = c->pos;
-	struct frag_hdr *frag;
-
-	if ((void *)(ip + 1) > c->end || ip->version != 6)
-		return -DROP_MALFORMED;
-	p->family = 6;
-	p->ttl = ip->hop_limit;
-	p->l4 = ETH_LEN + sizeof(*ip);
-	p->flags |= PKT_DF;
-	__builtin_memcpy(&p->t.saddr, &ip->saddr, sizeof(p->t.saddr));
-	__builtin_memcpy(&p->t.daddr, &ip->daddr, sizeof(p->t.daddr));
-	c->pos += sizeof(*ip);
-	if (ip->nexthdr != IPPROTO_FRAGMENT)
-		return ip->nexthdr;
-
-	frag = c->pos;
-	if ((void *)(frag + 1) > c->end)
-		return -DROP_MALFORMED;
-	p->l4 += sizeof(*frag);
-	p->flags |= PKT_FRAGMENT;
-	if (frag->offset & bpf_htons(0xfff8))
-		p->flags |= PKT_LATER;
-	*id = frag->id;
-	c->pos += sizeof(*frag);
-	return frag->nexthdr;
-}
 
 static __always_inline int parse_icmp(struct cursor *c, struct pkt *p)
 {
@@ -211,6 +102,21 @@ static __always_inline int parse_headers(struct __sk_buff *skb, struct pkt *p)
 }
 
 /*
+ * A tag of VLAN 0 is a priority: the stack takes such a frame as untagged, and
+ * looks behind a second tag too. Other VLANs are their own devices' business.
+ */
+static __always_inline int untag(struct __sk_buff *skb)
+{
+	if (!skb->vlan_present)
+		return 0;
+	if (skb->vlan_tci & 0xfff)
+		return VERDICT_PASS;
+	if (bpf_skb_vlan_pop(skb))
+		return -DROP_REWRITE;
+	return skb->vlan_present ? -DROP_MALFORMED : 0;
+}
+
+/*
  * Fills p. VERDICT_PASS for what isn't IP in plain Ethernet. Headers may lie
  * outside the linear part: then they are fetched and read again.
  */
@@ -221,8 +127,9 @@ __noinline int parse(struct __sk_buff *skb, struct pkt *p)
 
 	if (!p)
 		return -DROP_BUG;
-	if (skb->vlan_present)
-		return VERDICT_PASS;
+	ret = untag(skb);
+	if (ret)
+		return ret;
 	linear = skb->data_end - skb->data;
 	want = skb->len < HEADERS_MAX ? skb->len : HEADERS_MAX;
 	ret = parse_headers(skb, p);

@@ -32,6 +32,8 @@ __noinline int pod_arp(struct __sk_buff *skb)
 	union addr sender;
 	__be32 spa;
 
+	if (skb->vlan_present)
+		return -DROP_MALFORMED; /* pods have no VLANs */
 	if (skb->protocol != bpf_htons(ETH_P_ARP))
 		return 0;
 	if (bpf_skb_load_bytes(skb, 0, &a.eth, sizeof(a) - sizeof(a.pad)))
@@ -41,26 +43,40 @@ __noinline int pod_arp(struct __sk_buff *skb)
 	return spa && !owns(skb->ifindex, &sender) ? -DROP_POD_ARP : VERDICT_PASS;
 }
 
+/* Neighbour discovery, MLD and mDNS on the link, from its own address there. */
+static __always_inline int is_link_traffic(const struct pkt *p)
+{
+	return p->family == 6 && (addr_is_zero(&p->t.saddr) || addr_is_link_local(&p->t.saddr)) &&
+	       (addr_is_multicast(&p->t.daddr) || addr_is_link_local(&p->t.daddr));
+}
+
 /*
- * A pod sends from its own address and MAC. Link-local IPv6 is for neighbour
- * discovery with the node. Multicast passes first.
+ * A pod sends from its own address and MAC. Multicast, and what is for the
+ * link alone, is the stack's; but it would take a tunnel's packet at that.
  */
 __noinline int pod_source(struct pkt *p)
 {
 	struct endpoint *ep;
+	int link;
 
 	if (!p)
 		return -DROP_BUG;
-	if (addr_is_multicast(&p->t.daddr))
-		return VERDICT_PASS;
-	ep = endpoint_of(&p->t.saddr);
-	if (!ep || ep->ifindex != p->ifindex) {
-		if (p->t.proto == IPPROTO_ICMPV6 && addr_is_link_local(&p->t.saddr) &&
-		    addr_is_link_local(&p->t.daddr))
-			return VERDICT_PASS;
-		return -DROP_POD_SOURCE;
+	if (p->t.proto == IPPROTO_ICMPV6 &&
+	    (p->type == ND_ROUTER_ADVERTISEMENT || p->type == ND_REDIRECT))
+		return -DROP_POD_ARP;
+	link = is_link_traffic(p);
+	if (!link) {
+		ep = endpoint_of(&p->t.saddr);
+		if (!ep || ep->ifindex != p->ifindex)
+			return -DROP_POD_SOURCE;
+		if (!mac_equal(ep->mac, p->smac))
+			return -DROP_POD_MAC;
+		if (policy_out(ep))
+			return -DROP_POLICY;
 	}
-	return mac_equal(ep->mac, p->smac) ? policy_out(ep) : -DROP_POD_MAC;
+	if (!link && !addr_is_multicast(&p->t.daddr))
+		return 0;
+	return is_tunnel_packet(p) ? -DROP_POD_TUNNEL : VERDICT_PASS;
 }
 
 /* Delivers to a pod of this node. */

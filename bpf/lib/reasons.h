@@ -11,7 +11,7 @@ enum drop_reason {
 	DROP_MALFORMED = 2,	     /* ours, but headers are cut or contradictory */
 	DROP_POD_SOURCE = 3,	     /* a pod sent from an address that isn't its own */
 	DROP_POD_MAC = 4,	     /* a pod sent from a MAC that isn't its own */
-	DROP_POD_ARP = 5,	     /* a pod claimed an address that isn't its own */
+	DROP_POD_ARP = 5,	     /* a pod claimed another's address, or to be a router */
 	DROP_POD_TUNNEL = 6,	     /* a pod sent tunnel packets to a node */
 	DROP_FORGED_SOURCE = 7,	     /* a cluster's source on a NIC, not from a peer */
 	DROP_FORGED_TUNNEL = 8,	     /* a tunnel packet that no peer sent */

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <linux/bpf.h>
+#include <linux/in.h>
 
 #include <bpf_helpers.h>
 
@@ -74,8 +75,20 @@ static __always_inline int is_tunnelled(const struct route *r)
 }
 
 /*
+ * A pod's packets to the tunnel's port at any node's address, known or not,
+ * would be taken for its own node's: masquerade gives them that address.
+ */
+static __always_inline int is_tunnel_packet(const struct pkt *p)
+{
+	const struct config *cfg = settings();
+
+	return p->t.proto == IPPROTO_UDP && cfg && cfg->tunnel_ifindex &&
+	       p->t.dport == cfg->tunnel_port;
+}
+
+/*
  * The way to a backend. A backend that isn't the cluster's is the stack's, as
- * is the node itself.
+ * is the node itself; for that one alone the result is VERDICT_PASS.
  */
 static __always_inline int way_there(const union addr *to, struct flow *f)
 {
@@ -90,8 +103,8 @@ static __always_inline int way_there(const union addr *to, struct flow *f)
 	}
 	r = route_of(to);
 	f->way = WAY_STACK;
-	if (!r)
-		return 0;
+	if (!r || r->kind == ROUTE_UNMASQUERADED)
+		return VERDICT_PASS;
 	f->hop = addr_is_zero(&r->hop) ? *to : r->hop;
 	f->ifindex = r->ifindex;
 	switch (r->kind) {

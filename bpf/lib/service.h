@@ -19,6 +19,12 @@ static __always_inline __u32 service_ticks(void)
 	return bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
 }
 
+/* Ticks since seen, which another CPU may have set to the tick after ours. */
+static __always_inline __u32 service_idle(__u32 now, __u32 seen)
+{
+	return (__s32)(now - seen) < 0 ? 0 : now - seen;
+}
+
 /* A backend just chosen, or NULL. */
 static __always_inline const struct backend *service_backend(__u32 id)
 {
@@ -62,7 +68,7 @@ static __always_inline __u32 service_affine(const struct frontend *fe, const uni
 	__u64 idle;
 
 	if (old) {
-		idle = (__u64)(__u32)(new.seen - old->seen) << TICK_SHIFT;
+		idle = (__u64)service_idle(new.seen, old->seen) << TICK_SHIFT;
 		if (idle <= fe->affinity * 1000000000ULL && service_remembered(fe, old->backend)) {
 			if (old->seen != new.seen)
 				old->seen = new.seen;

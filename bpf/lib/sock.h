@@ -129,7 +129,7 @@ static __always_inline bool sock_send_more(struct bpf_sock_addr *ctx, const stru
 	const struct sock_addr frontend = *a;
 	__u32 now = service_ticks(), id;
 
-	if (flow && sock_sticks(fe, flow->id, now - flow->seen, &flow->addr, flow->port)) {
+	if (flow && sock_sticks(fe, flow->id, service_idle(now, flow->seen), &flow->addr, flow->port)) {
 		if (flow->seen != now)
 			flow->seen = now;
 		a->addr = flow->addr;
@@ -161,14 +161,14 @@ static __always_inline bool sock_send(struct bpf_sock_addr *ctx, const struct fr
 	if (!peer)
 		return false;
 	if (sock_is(a, &peer->frontend, peer->frontend_port)) {
-		if (sock_sticks(fe, peer->id, now - peer->seen, &peer->backend, peer->backend_port)) {
+		if (sock_sticks(fe, peer->id, service_idle(now, peer->seen), &peer->backend, peer->backend_port)) {
 			if (peer->seen != now)
 				peer->seen = now;
 			a->addr = peer->backend;
 			a->port = peer->backend_port;
 			return true;
 		}
-	} else if (!connect && peer->frontend_port && now - peer->seen <= timeout_udp) {
+	} else if (!connect && peer->frontend_port && service_idle(now, peer->seen) <= timeout_udp) {
 		return sock_send_more(ctx, fe, peer, a);
 	}
 	id = sock_choose(ctx, fe);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <linux/bpf.h>
+#include <linux/if_packet.h>
 
 #include <bpf_helpers.h>
 
@@ -38,6 +39,9 @@ __noinline int uplink_source(struct pkt *p)
 	case ROUTE_CLUSTER:
 		if (from_peer(p))
 			p->flags |= PKT_CLUSTER;
+		break;
+	case ROUTE_UNMASQUERADED:
+		p->flags |= PKT_KNOWN;
 	}
 	return 0;
 }
@@ -79,7 +83,7 @@ __noinline int tunnel_source(struct __sk_buff *skb, struct pkt *p)
 	node.addr = p->from;
 	if (!bpf_map_lookup_elem(&peers, &node))
 		return -DROP_FORGED_TUNNEL;
-	if (bpf_skb_change_type(skb, 0 /* PACKET_HOST */))
+	if (bpf_skb_change_type(skb, PACKET_HOST))
 		return -DROP_BUG;
 	p->flags |= PKT_PEER;
 	return uplink_source(p);

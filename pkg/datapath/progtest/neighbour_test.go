@@ -77,3 +77,32 @@ func TestNeighbourDiscovery(t *testing.T) {
 		{name: "given up", program: "tc_uplink_in", in: solicit(asker, routerMAC), verdict: pass},
 	})
 }
+
+// The node gets its own answer, but not to a probe.
+func TestAsksItself(t *testing.T) {
+	n := newNode(t)
+	n.announce(vip, 0)
+	n.announce(vip6, 0)
+	self := netip.MustParseAddr("fd00:1::1")
+	p := netip.PrefixFrom(self, 128)
+	n.put("routes", objects.MapRouteKey{Prefixlen: objects.Bits(p), Addr: self.As16()}, objects.MapRoute{Kind: kind(objects.MapRouteKindROUTE_SELF)})
+	out := packet.Eth{Src: nicMAC, Dst: broadcast}
+	arp := func(sender netip.Addr) []byte {
+		return packet.Build(out, packet.ARP{Op: packet.ARPRequest, SenderMAC: nicMAC, SenderIP: sender, TargetIP: vip})
+	}
+	toSelf := packet.Eth{Src: nicMAC, Dst: nicMAC}
+	n.steps([]step{
+		{name: "ARP", program: "tc_uplink_out", in: arp(nodeA), verdict: redirect,
+			out: packet.Build(toSelf, packet.ARP{Op: packet.ARPReply, SenderMAC: nicMAC, SenderIP: vip, TargetMAC: nicMAC, TargetIP: nodeA})},
+		{name: "probe", program: "tc_uplink_out", in: arp(netip.IPv4Unspecified()), verdict: pass},
+		{name: "gratuitous", program: "tc_uplink_out", in: arp(vip), verdict: pass},
+		{name: "solicitation", program: "tc_uplink_out", verdict: redirect,
+			in: packet.Build(out, packet.IPv6{Src: self, Dst: netip.MustParseAddr("ff02::1:ff00:200"), HopLimit: 255},
+				packet.NDP{Type: packet.NeighborSolicitation, Target: vip6, LinkAddr: nicMAC}),
+			out: packet.Build(toSelf, packet.IPv6{Src: vip6, Dst: self, HopLimit: 255},
+				packet.NDP{Type: packet.NeighborAdvertisement, Flags: packet.NDPSolicited | packet.NDPOverride, Target: vip6, LinkAddr: nicMAC})},
+		{name: "advertisement", program: "tc_uplink_out", verdict: pass,
+			in: packet.Build(out, packet.IPv6{Src: vip6, Dst: netip.MustParseAddr("ff02::1"), HopLimit: 255},
+				packet.NDP{Type: packet.NeighborAdvertisement, Flags: packet.NDPOverride, Target: vip6, LinkAddr: nicMAC})},
+	})
+}

@@ -60,6 +60,7 @@ var (
 // node is one node's programs on maps of its own.
 type node struct {
 	t        testing.TB
+	ns       *netlab.Namespace
 	maps     map[string]*ebpf.Map
 	programs map[string]*ebpf.Program
 	backends uint32
@@ -69,7 +70,8 @@ type node struct {
 func newNode(t testing.TB) *node {
 	t.Helper()
 	netlab.Require(t)
-	n := &node{t: t, maps: map[string]*ebpf.Map{}, programs: map[string]*ebpf.Program{}}
+	n := &node{t: t, ns: netlab.New(t), maps: map[string]*ebpf.Map{}, programs: map[string]*ebpf.Program{}}
+	n.beNIC()
 	n.load(objects.LoadTcPod)
 	n.load(objects.LoadTcUplink)
 	n.load(objects.LoadTcTunnel)
@@ -96,6 +98,20 @@ func newNode(t testing.TB) *node {
 	n.put("peers", objects.MapPeerKey{Ifindex: here, Mac: peerMAC}, objects.MapPeer{Node: objects.Addr(nodeB)})
 	n.put("peers", objects.MapPeerKey{Addr: objects.Addr(nodeB), Ifindex: here, Mac: peerMAC}, objects.MapPeer{Node: objects.Addr(nodeB)})
 	return n
+}
+
+// beNIC gives the loopback device, which test runs use, the NIC's MAC: frames
+// for another are not the node's.
+func (n *node) beNIC() {
+	n.t.Helper()
+	handle := n.ns.Netlink(n.t)
+	lo, err := handle.LinkByIndex(here)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if err := handle.LinkSetHardwareAddr(lo, nicMAC[:]); err != nil {
+		n.t.Fatal(err)
+	}
 }
 
 func kind(k objects.MapRouteKind) uint8 { return uint8(k) }
@@ -179,7 +195,9 @@ func (n *node) service(index uint32, s service) {
 // the kernel lets tests set.
 type skb struct {
 	Len, PktType, Mark uint32
-	Rest               [45]uint32
+	Queue              [6]uint32
+	IngressIfindex     uint32
+	Rest               [38]uint32
 }
 
 // result is what one run did.
@@ -193,17 +211,21 @@ type result struct {
 // run sends a frame through a program.
 func (n *node) run(program string, frame []byte) result {
 	n.t.Helper()
-	return n.runMarked(program, frame, 0)
+	return n.runWith(program, frame, skb{})
 }
 
-func (n *node) runMarked(program string, frame []byte, mark uint32) result {
+// runWith runs it on a frame with more context than its bytes.
+func (n *node) runWith(program string, frame []byte, in skb) result {
 	n.t.Helper()
 	before := n.drops()
 	out := make([]byte, len(frame)+256)
-	in := skb{Mark: mark}
 	var ctx skb
 	opts := ebpf.RunOptions{Data: frame, DataOut: out, Context: in, ContextOut: &ctx}
-	verdict, err := n.programs[program].Run(&opts)
+	var verdict uint32
+	err := n.ns.Do(func() (err error) {
+		verdict, err = n.programs[program].Run(&opts)
+		return err
+	})
 	if err != nil {
 		n.t.Fatalf("run %s: %v", program, err)
 	}

@@ -59,6 +59,8 @@ func TestFromPod(t *testing.T) {
 		{name: "not IP", in: packet.Build(packet.Eth{Src: macA, Dst: hostMAC, Type: 0x88cc}, packet.Payload("lldp")), verdict: pass},
 		{name: "cut header", in: packet.Build(fromA, packet.IPv4{Src: podA, Dst: podA2, Protocol: 6}, packet.Payload("cut")),
 			verdict: drop, reason: objects.MapDropReasonDROP_MALFORMED},
+		{name: "IPv4's address in IPv6", in: packet.Build(fromA, packet.IPv6{Src: netip.AddrFrom16(podA.As16()), Dst: netip.AddrFrom16(podA2.As16())}, syn),
+			verdict: drop, reason: objects.MapDropReasonDROP_MALFORMED},
 		{name: "other protocol", in: packet.Build(fromA, packet.IPv4{Src: podA, Dst: podA2, Protocol: 89}, packet.Payload("ospf")),
 			verdict: redirect, out: packet.Build(toA2, packet.IPv4{Src: podA, Dst: podA2, Protocol: 89}, packet.Payload("ospf"))},
 		{name: "native route", in: packet.Build(fromA, packet.IPv4{Src: podA, Dst: podB}, syn), verdict: redirect, mark: markSent},

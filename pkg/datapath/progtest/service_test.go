@@ -152,6 +152,8 @@ func TestWithoutBackends(t *testing.T) {
 	n.steps([]step{
 		{name: "TCP", program: "tc_pod_in", verdict: redirect, reason: objects.MapDropReasonDROP_NO_BACKEND,
 			in: packet.Build(fromA, v4, syn), out: noWindow(packet.Build(toA, back4, rst))},
+		{name: "TCP, frame padded", program: "tc_pod_in", verdict: redirect, reason: objects.MapDropReasonDROP_NO_BACKEND,
+			in: append(packet.Build(fromA, v4, syn), make([]byte, 6)...), out: noWindow(packet.Build(toA, back4, rst))},
 		{name: "TCP v6", program: "tc_pod_in", verdict: redirect, reason: objects.MapDropReasonDROP_NO_BACKEND,
 			in: packet.Build(fromA, v6, syn), out: noWindow(packet.Build(toA, back6, rst))},
 		{name: "UDP", program: "tc_pod_in", verdict: redirect, reason: objects.MapDropReasonDROP_NO_BACKEND,

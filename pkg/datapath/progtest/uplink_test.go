@@ -210,7 +210,8 @@ func TestFromHost(t *testing.T) {
 			in: packet.Build(toRouter, packet.IPv4{Src: nodeA, Dst: client}, packet.UDP{Src: 4000, Dst: 80}, data)},
 	})
 	marked := packet.Build(toRouter, packet.IPv4{Src: nodeA, Dst: clusIP}, packet.UDP{Src: 4001, Dst: 80}, data)
-	n.want(n.runMarked("tc_uplink_out", marked, markSent), pass, marked)
+	n.want(n.runWith("tc_uplink_out", marked, skb{Mark: markSent}), pass, marked)
+	n.want(n.runWith("tc_uplink_out", marked, skb{IngressIfindex: here}), pass, marked)
 }
 
 // A pod of another node asks for what its own node left to us, a NodePort with
@@ -233,5 +234,47 @@ func TestScopeOfNodes(t *testing.T) {
 		{name: "the cluster's alone", program: "tc_uplink_in", in: ask(fromPeer, nodeB, 30081), verdict: redirect,
 			out: packet.Build(toA, packet.IPv4{Src: nodeB, Dst: podA}, packet.TCP{Src: 4000, Dst: 81, Flags: packet.SYN})},
 		{name: "the cluster's alone, from outside", program: "tc_uplink_in", in: ask(fromRouter, client, 30081), verdict: pass},
+	})
+}
+
+// What others could say in the place of pods and nodes.
+func TestForged(t *testing.T) {
+	n := newNode(t)
+	n.service(1, service{addr: vip, port: 80, proto: 6, scopes: external, backends: []netip.AddrPort{ap(podA2, 80)}})
+	n.endpoint(podA2, here, macA2)
+	hidden := append(packet.Payload{17, 0, 0, 0, 0, 0, 0, 0}, packet.Build(packet.UDP{Src: 4000, Dst: 4789})...)
+	node6 := netip.MustParseAddr("fd00:1::2")
+	ra := netip.MustParseAddr("fe80::5")
+	unmasqueraded := netip.MustParsePrefix("172.16.0.0/16")
+	n.put("routes", objects.MapRouteKey{Prefixlen: objects.Bits(unmasqueraded), Addr: unmasqueraded.Addr().As16()},
+		objects.MapRoute{Kind: kind(objects.MapRouteKindROUTE_UNMASQUERADED)})
+	syn := packet.TCP{Src: 4000, Dst: 80, Flags: packet.SYN}
+	friend := unmasqueraded.Addr().Next()
+	n.steps([]step{
+		{name: "a pod's flow begins", program: "tc_pod_in", verdict: redirect,
+			in:  packet.Build(fromA, packet.IPv4{Src: podA, Dst: vip}, syn),
+			out: packet.Build(toA2, packet.IPv4{Src: podA, Dst: podA2}, syn)},
+		{name: "somebody outside speaks in it", program: "tc_uplink_in", verdict: drop, reason: objects.MapDropReasonDROP_FORGED_SOURCE,
+			in: packet.Build(fromRouter, packet.IPv4{Src: podA, Dst: vip}, syn)},
+		{name: "and in its answers", program: "tc_uplink_in", verdict: drop, reason: objects.MapDropReasonDROP_FORGED_SOURCE,
+			in: packet.Build(fromRouter, packet.IPv4{Src: podA2, Dst: podA}, packet.TCP{Src: 80, Dst: 4000, Flags: packet.ACK})},
+		{name: "tunnel packet behind an extension header", program: "tc_uplink_in", verdict: drop, reason: objects.MapDropReasonDROP_FORGED_TUNNEL,
+			in: packet.Build(fromRouter, packet.IPv6{Src: node6, Dst: vip6, NextHeader: 60}, hidden)},
+		{name: "tunnel packet to all", program: "tc_uplink_in", verdict: drop, reason: objects.MapDropReasonDROP_FORGED_TUNNEL,
+			in: packet.Build(fromRouter, packet.IPv4{Src: nodeB, Dst: netip.MustParseAddr("255.255.255.255")}, packet.UDP{Src: 4000, Dst: 4789})},
+		{name: "tunnel packet of a pod to all", program: "tc_pod_in", verdict: drop, reason: objects.MapDropReasonDROP_POD_TUNNEL,
+			in: packet.Build(fromA, packet.IPv4{Src: podA, Dst: netip.MustParseAddr("255.255.255.255")}, packet.UDP{Src: 4000, Dst: 4789})},
+		{name: "tunnel packet of a pod to wherever", program: "tc_pod_in", verdict: drop, reason: objects.MapDropReasonDROP_POD_TUNNEL,
+			in: packet.Build(fromA, packet.IPv4{Src: podA, Dst: client}, packet.UDP{Src: 4000, Dst: 4789})},
+		{name: "multicast of a pod as another", program: "tc_pod_in", verdict: drop, reason: objects.MapDropReasonDROP_POD_SOURCE,
+			in: packet.Build(fromA, packet.IPv4{Src: podB, Dst: netip.MustParseAddr("224.0.0.1")}, packet.UDP{Src: 1, Dst: 2})},
+		{name: "a pod as router", program: "tc_pod_in", verdict: drop, reason: objects.MapDropReasonDROP_POD_ARP,
+			in: packet.Build(fromA, packet.IPv6{Src: ra, Dst: netip.MustParseAddr("ff02::1"), HopLimit: 255}, packet.ICMPv6{Type: 134}, packet.Payload("12345678"))},
+		{name: "a frame for another", program: "tc_uplink_in", verdict: pass,
+			in: packet.Build(packet.Eth{Src: routerMAC, Dst: peerMAC}, packet.IPv4{Src: client, Dst: vip}, syn)},
+		{name: "from where pods are known", program: "tc_uplink_in", verdict: redirect,
+			in: packet.Build(fromRouter, packet.IPv4{Src: friend, Dst: podA}, syn), out: packet.Build(toA, packet.IPv4{Src: friend, Dst: podA}, syn)},
+		{name: "answer to there", program: "tc_pod_in", verdict: pass,
+			in: packet.Build(fromA, packet.IPv4{Src: podA, Dst: friend}, packet.TCP{Src: 80, Dst: 4000, Flags: packet.SYN | packet.ACK})},
 	})
 }
