@@ -5,7 +5,6 @@ package netdev
 import (
 	"errors"
 	"fmt"
-	"net"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -18,8 +17,8 @@ const TunnelName = "pb-vxlan"
 // are the datapath's to set packet by packet. It does neither ARP nor neighbour
 // discovery; the datapath takes frames to any MAC address. The kernel gives
 // each node's device another one, as it must: VXLAN drops a frame from its own
-// as a loop. It returns the link's index. A device of that name with another
-// port is made anew.
+// as a loop. It returns the link's index; a new device is down until
+// RaiseTunnel. A device of that name with another port is made anew.
 func EnsureTunnel(sysctls Sysctls, port uint16, mtu int) (int, error) {
 	link, err := linkByName(TunnelName)
 	if err != nil {
@@ -66,10 +65,19 @@ func setTunnel(sysctls Sysctls, link netlink.Link, mtu int) error {
 	if a.RawFlags&unix.IFF_NOARP == 0 {
 		errs = append(errs, netlink.LinkSetARPOff(link))
 	}
-	if a.Flags&net.FlagUp == 0 {
-		errs = append(errs, netlink.LinkSetUp(link))
-	}
 	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("set up %s: %w", TunnelName, err)
+	}
+	return nil
+}
+
+// RaiseTunnel sets the VXLAN device up, once it has its programs.
+func RaiseTunnel() error {
+	link, err := linkByName(TunnelName)
+	if err != nil || link == nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set up %s: %w", TunnelName, err)
 	}
 	return nil

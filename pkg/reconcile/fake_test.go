@@ -24,6 +24,7 @@ type fakeDatapath struct {
 	peers         []datapath.Peer
 	announcements []datapath.Announcement
 	failServices  int // so many calls of SetServices fail
+	failNICs      int // so many calls of SetNIC fail
 }
 
 var errFake = errors.New("the kernel says no")
@@ -31,6 +32,10 @@ var errFake = errors.New("the kernel says no")
 func (f *fakeDatapath) SetNIC(n datapath.NIC) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.failNICs > 0 {
+		f.failNICs--
+		return errFake
+	}
 	if f.nics == nil {
 		f.nics = map[int]datapath.NIC{}
 	}

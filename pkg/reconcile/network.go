@@ -32,6 +32,11 @@ func (r *Reconciler) syncLinks() error {
 	}
 	nics, unused := nic.Assign(links, rules, r.nicHints())
 	r.problem("config/nics", errors.Join(unused...))
+	if !reflect.DeepEqual(nics, r.nics) {
+		r.nics = nics
+		r.mark(partNetwork | partServices | partAddresses | partRules)
+		r.update(func(v *view) { v.nics = nics })
+	}
 	errs := []error{r.sysctls.EnableForwarding()}
 	for _, n := range nics {
 		r.problem("nic/"+n.Name, warning(n))
@@ -39,16 +44,7 @@ func (r *Reconciler) syncLinks() error {
 			errs = append(errs, r.setNIC(n))
 		}
 	}
-	errs = append(errs, r.removeNICs(nics))
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	if !reflect.DeepEqual(nics, r.nics) {
-		r.nics = nics
-		r.mark(partNetwork | partServices | partAddresses | partRules)
-		r.update(func(v *view) { v.nics = nics })
-	}
-	return nil
+	return errors.Join(append(errs, r.removeNICs(nics))...)
 }
 
 func warning(n nic.NIC) error {
@@ -58,17 +54,19 @@ func warning(n nic.NIC) error {
 	return errors.New(n.Warning)
 }
 
-// setNIC prepares a NIC and hands it to the datapath, unless it has it as it is.
+// setNIC prepares a NIC and hands it to the datapath, unless that has it as it
+// is. A setting that can't be made doesn't keep the datapath from it.
 func (r *Reconciler) setNIC(n nic.NIC) error {
-	if err := r.sysctls.PrepareNIC(n.Name); err != nil {
-		return fmt.Errorf("NIC %s: %w", n.Name, err)
+	err := r.sysctls.PrepareNIC(n.Name)
+	want := datapath.NIC{Index: n.Index, Name: n.Name, Role: datapath.NICRole(n.Role), MAC: n.MAC, MTU: n.MTU, Addrs: r.ownFirst(n.Addrs)}
+	if had, ok := r.attached[n.Index]; !ok || !reflect.DeepEqual(had, want) {
+		delete(r.attached, n.Index)
+		setErr := r.Datapath.SetNIC(want)
+		if setErr == nil {
+			r.attached[n.Index] = want
+		}
+		err = errors.Join(err, setErr)
 	}
-	if slices.ContainsFunc(r.nics, func(o nic.NIC) bool { return reflect.DeepEqual(o, n) }) {
-		return nil
-	}
-	err := r.Datapath.SetNIC(datapath.NIC{
-		Index: n.Index, Name: n.Name, Role: datapath.NICRole(n.Role), MAC: n.MAC, MTU: n.MTU, Addrs: r.ownFirst(n.Addrs),
-	})
 	if err != nil {
 		return fmt.Errorf("NIC %s: %w", n.Name, err)
 	}
@@ -97,6 +95,7 @@ func (r *Reconciler) removeNICs(nics []nic.NIC) error {
 	var errs []error
 	for _, old := range have {
 		if !slices.ContainsFunc(nics, func(n nic.NIC) bool { return n.Index == old.Index && n.Role != nic.Ignored }) {
+			delete(r.attached, old.Index)
 			errs = append(errs, r.Datapath.RemoveNIC(old.Index))
 		}
 	}
@@ -169,14 +168,15 @@ func (r *Reconciler) await(neighbours []netdev.Neighbour) {
 	r.mu.Unlock()
 }
 
-// syncTunnel makes the VXLAN device, or removes it when no way needs it.
+// syncTunnel makes the VXLAN device, or removes it when no way needs it. It is
+// never up without its programs.
 func (r *Reconciler) syncTunnel(net plan.Network) error {
 	if !net.NeedTunnel {
-		if err := r.Datapath.SetTunnel(datapath.Tunnel{}); err != nil {
+		if err := netdev.RemoveLink(netdev.TunnelName); err != nil {
 			return err
 		}
 		r.tunnel = datapath.Tunnel{}
-		return netdev.RemoveLink(netdev.TunnelName)
+		return r.Datapath.SetTunnel(r.tunnel)
 	}
 	vxlan := r.Config.Routing.VXLAN
 	index, err := netdev.EnsureTunnel(r.sysctls, vxlan.Port, net.TunnelMTU)
@@ -184,14 +184,13 @@ func (r *Reconciler) syncTunnel(net plan.Network) error {
 		return err
 	}
 	want := datapath.Tunnel{IfIndex: index, MTU: net.TunnelMTU, VNI: vxlan.VNI, Port: vxlan.Port}
-	if want == r.tunnel {
-		return nil
+	if want != r.tunnel {
+		if err := r.Datapath.SetTunnel(want); err != nil {
+			return err
+		}
+		r.tunnel = want
 	}
-	if err := r.Datapath.SetTunnel(want); err != nil {
-		return err
-	}
-	r.tunnel = want
-	return nil
+	return netdev.RaiseTunnel()
 }
 
 // syncRules keeps the masquerade.

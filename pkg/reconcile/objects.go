@@ -3,7 +3,6 @@
 package reconcile
 
 import (
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -43,7 +42,7 @@ func (r *Reconciler) planInput() plan.Input {
 	for _, n := range r.services.Nodes() {
 		node := plan.Node{Name: n.Name, InternalIPs: n.InternalIPs, ExternalIPs: n.ExternalIPs, PodCIDRs: n.PodCIDRs}
 		if state, ok := source.Get[*v1alpha1.NodeNetworkState](r.store, source.KindNodeNetworkState, source.Key{Name: n.Name}); ok {
-			node.NICs = remoteNICs(state)
+			node.NICs = plan.RemoteNICs(state)
 		}
 		in.Nodes = append(in.Nodes, node)
 	}
@@ -106,24 +105,6 @@ func (r *Reconciler) podCIDRs() []netip.Prefix {
 		cidrs = append(cidrs, p.Prefix)
 	}
 	return cidrs
-}
-
-func remoteNICs(state *v1alpha1.NodeNetworkState) []plan.RemoteNIC {
-	var nics []plan.RemoteNIC
-	for _, n := range state.Status.NICs {
-		mac, err := net.ParseMAC(n.MAC)
-		if err != nil || len(mac) != 6 || n.Role == nic.Ignored.String() {
-			continue
-		}
-		out := plan.RemoteNIC{MAC: [6]byte(mac), External: strings.Contains(n.Role, nic.External.String()), Carrier: n.Carrier}
-		for _, a := range n.Addresses {
-			if p, err := netip.ParsePrefix(a); err == nil {
-				out.Addrs = append(out.Addrs, p)
-			}
-		}
-		nics = append(nics, out)
-	}
-	return nics
 }
 
 // balance computes what the objects say about Services: all frontends, the
@@ -274,7 +255,7 @@ func (r *Reconciler) announcer(obj *corev1.Node) announce.Node {
 		return n
 	}
 	n.Subnets = []netip.Prefix{}
-	for _, other := range remoteNICs(state) {
+	for _, other := range plan.RemoteNICs(state) {
 		if other.External && other.Carrier {
 			n.Subnets = append(n.Subnets, other.Addrs...)
 		}

@@ -68,10 +68,15 @@ func (r *Reconciler) Problems() []agentapi.Problem {
 	return list
 }
 
-// problemName names what a source's problem is about.
+// problemName names what a source's problem is about: the object, else what its
+// error begins with, which is a file or a kind.
 func problemName(ev source.Event) string {
-	if ev.Key == (source.Key{}) {
+	if ev.Key != (source.Key{}) {
+		return "source " + string(ev.Kind) + " " + ev.Key.String()
+	}
+	if ev.Err == nil {
 		return "source"
 	}
-	return "source " + string(ev.Kind) + " " + ev.Key.String()
+	origin, _, _ := strings.Cut(ev.Err.Error(), ": ")
+	return "source " + origin
 }

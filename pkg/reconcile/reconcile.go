@@ -86,13 +86,14 @@ type Reconciler struct {
 	awaited  map[netdev.Neighbour]bool // whose MAC address matters
 
 	// The loop's own.
-	nics    []nic.NIC
-	macs    map[netdev.Neighbour][6]byte
-	net     plan.Network
-	entries []service.Entry // last computed
-	tunnel  datapath.Tunnel
-	groups  map[int]bool // links with groups of ours
-	marked  time.Time    // when the ready file was last written
+	nics     []nic.NIC
+	attached map[int]datapath.NIC // NICs as the datapath has them from us
+	macs     map[netdev.Neighbour][6]byte
+	net      plan.Network
+	entries  []service.Entry // last computed
+	tunnel   datapath.Tunnel
+	groups   map[int]bool // links with groups of ours
+	marked   time.Time    // when the ready file was last written
 }
 
 // part is a set of parts of the node that a pass looks at.
@@ -113,6 +114,7 @@ const (
 	settleTime = 2 * time.Millisecond // what changes together is taken together
 	retryFirst = 500 * time.Millisecond
 	retryLast  = 30 * time.Second
+	sweepEvery = 6                // renewals between looks for pods that vanished
 	sourceTime = 3 * time.Second  // for the source, while what an earlier agent put in force still serves
 	renewal    = 10 * time.Second // how often announcements are looked at unasked
 )
@@ -123,7 +125,7 @@ func New(o Options) *Reconciler {
 		Options: o, pods: endpoints.New(o.Datapath, o.Leases, o.Config.Paths.Gate(), o.Log), sysctls: netdev.Sysctls(o.Config.Paths.Sysctl), started: time.Now(),
 		wake: make(chan struct{}, 1), note: make(chan struct{}, 1), synced: make(chan struct{}),
 		services: convert.NewServices(o.Config.ServiceCIDRs), dirty: partAll,
-		problems: map[string]problem{}, groups: map[int]bool{},
+		problems: map[string]problem{}, groups: map[int]bool{}, attached: map[int]datapath.NIC{},
 	}
 	r.restore()
 	return r
@@ -148,7 +150,7 @@ func (r *Reconciler) loop(ctx context.Context) error {
 	defer renew.Stop()
 	again := time.NewTimer(0)
 	defer again.Stop()
-	backoff := retryFirst
+	backoff, renewals := retryFirst, 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -157,6 +159,9 @@ func (r *Reconciler) loop(ctx context.Context) error {
 			settle(ctx, settleTime)
 		case <-renew.C:
 			r.mark(partAddresses)
+			if renewals++; renewals%sweepEvery == 0 {
+				r.mark(partEndpoints)
+			}
 		case <-again.C:
 		}
 		failed := r.pass()

@@ -248,6 +248,20 @@ func TestFailureIsSaidAndTriedAgain(t *testing.T) {
 	})
 }
 
+// TestRefusedNIC: what can't be attached to stays a NIC, and is tried again.
+func TestRefusedNIC(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		l := newLab(t)
+		defer func() { l.close() }()
+		l.dp.look(func() { l.dp.failNICs = 1 << 30 })
+		l.fill()
+		l.synced()
+		l.await(t, "the rest in force", func() bool { return len(l.dp.nics) == 0 && len(l.dp.entries) == 3 && len(l.dp.peers) == 1 })
+		l.dp.look(func() { l.dp.failNICs = 1 })
+		l.await(t, "the NIC in the end", func() bool { return len(l.dp.nics) == 1 })
+	})
+}
+
 func TestBadObjects(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
 		l := newLab(t)

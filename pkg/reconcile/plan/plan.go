@@ -26,14 +26,6 @@ type Node struct {
 	NICs        []RemoteNIC // as the node itself reports them; none if it doesn't
 }
 
-// RemoteNIC is another node's NIC.
-type RemoteNIC struct {
-	MAC      [6]byte
-	Addrs    []netip.Prefix
-	External bool
-	Carrier  bool
-}
-
 // Input is all that a plan is made from.
 type Input struct {
 	Self   string // this node's name
