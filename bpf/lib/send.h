@@ -158,6 +158,50 @@ static __always_inline int hops(const struct pkt *p, const struct flow *f)
 	       (p->hook == HOOK_UPLINK_IN || p->hook == HOOK_TUNNEL_IN);
 }
 
+/* What fits through each link that IPv6 goes over needs no look-up. */
+#define MTU_SURE 1280
+
+/* The largest IP packet that the flow's way lets through; 0: not known. */
+static __always_inline __u32 way_mtu(const struct flow *f, const struct config *cfg)
+{
+	__u32 ifindex = f->ifindex;
+	struct nic *nic;
+
+	if (f->way == WAY_TUNNEL)
+		return cfg->tunnel_mtu;
+	if (f->way != WAY_FRAME && f->way != WAY_NEIGH)
+		return 0;
+	nic = bpf_map_lookup_elem(&nics, &ifindex);
+	return nic ? nic->mtu : 0;
+}
+
+static __always_inline int send_stack(struct __sk_buff *skb)
+{
+	skb->mark = PB_MARK_STACK;
+	return VERDICT_PASS;
+}
+
+static __always_inline int send_way(struct __sk_buff *skb, const struct pkt *p,
+				    const struct flow *f, const struct config *cfg)
+{
+	switch (f->way) {
+	case WAY_POD:
+		return send_pod(skb, p, f->ifindex);
+	case WAY_FRAME:
+		return send_frame(skb, f->ifindex);
+	case WAY_NEIGH:
+		return send_neigh(skb, &f->hop, f->ifindex);
+	case WAY_TUNNEL:
+		return send_tunnel(skb, cfg, &f->hop);
+	case WAY_HOST:
+		if (p->hook == HOOK_UPLINK_IN && p->ifindex == f->ifindex)
+			break;
+		skb->mark = PB_MARK_STACK;
+		return bpf_redirect(f->ifindex, BPF_F_INGRESS);
+	}
+	return send_stack(skb);
+}
+
 /* Translates the packet and sends it on, as its flow says. */
 __noinline int send(struct __sk_buff *skb, struct pkt *p, struct flow *f)
 {
@@ -168,31 +212,15 @@ __noinline int send(struct __sk_buff *skb, struct pkt *p, struct flow *f)
 		return -DROP_BUG;
 	if (p->t.proto == IPPROTO_SCTP && changes_ports(p, f))
 		return -DROP_PROTOCOL; /* CRC32c over all of it */
-	if (f->way == WAY_TUNNEL) {
-		cut = check_size(skb, p, cfg->tunnel_mtu, !(f->flags & FLOW_REPLY));
-		if (cut < 0)
-			return cut;
-		ret = clamp_mss(skb, p, cfg->tunnel_mtu);
-		if (ret)
-			return ret;
-	}
-	ret = p->family == 4 ? translate_v4(skb, p, f, hops(p, f)) :
-			       translate_v6(skb, p, f, hops(p, f));
+	if (piece_size(skb, p) > MTU_SURE)
+		cut = check_size(skb, p, way_mtu(f, cfg), !(f->flags & FLOW_REPLY));
+	if (cut < 0)
+		return cut;
+	ret = f->way == WAY_TUNNEL ? clamp_mss(skb, p, cfg->tunnel_mtu) : 0;
+	if (!ret)
+		ret = p->family == 4 ? translate_v4(skb, p, f, hops(p, f)) :
+				       translate_v6(skb, p, f, hops(p, f));
 	if (ret)
 		return ret;
-	switch (f->way) {
-	case WAY_POD:
-		return send_pod(skb, p, f->ifindex);
-	case WAY_FRAME:
-		return send_frame(skb, f->ifindex);
-	case WAY_NEIGH:
-		return send_neigh(skb, &f->hop, f->ifindex);
-	case WAY_TUNNEL:
-		if (!cut)
-			return send_tunnel(skb, cfg, &f->hop);
-	}
-	skb->mark = PB_MARK_STACK;
-	if (f->way == WAY_HOST && (p->hook != HOOK_UPLINK_IN || p->ifindex != f->ifindex))
-		return bpf_redirect(f->ifindex, BPF_F_INGRESS);
-	return VERDICT_PASS;
+	return cut ? send_stack(skb) : send_way(skb, p, f, cfg);
 }

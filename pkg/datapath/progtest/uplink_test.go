@@ -62,6 +62,8 @@ func TestLoadBalancerRemote(t *testing.T) {
 	answer := packet.TCP{Src: 8080, Dst: 4000, Flags: packet.SYN | packet.ACK}
 	big := make(packet.Payload, 1460)
 	tooBig := packet.Build(fromRouter, packet.IPv4{Src: client, Dst: vip, DF: true}, packet.TCP{Src: 4000, Dst: 81, Flags: packet.ACK}, big)
+	jumbo := packet.Build(fromRouter, packet.IPv4{Src: client, Dst: vip, DF: true}, packet.TCP{Src: 4000, Dst: 80, Flags: packet.ACK}, big)
+	n.put("nics", uint32(nicB), objects.MapNic{Mac: nicMAC, Mtu: 1400, Role: 1})
 	n.steps([]step{
 		{name: "SYN", program: "tc_uplink_in", verdict: redirect,
 			in:  packet.Build(fromRouter, packet.IPv4{Src: client, Dst: vip}, packet.TCP{Src: 4000, Dst: 80, Flags: packet.SYN}),
@@ -86,6 +88,10 @@ func TestLoadBalancerRemote(t *testing.T) {
 		{name: "its answer", program: "tc_uplink_in", verdict: redirect,
 			in:  packet.Build(fromPeer, packet.IPv4{Src: nodeB, Dst: client}, answer),
 			out: packet.Build(toRouter, packet.IPv4{Src: vip, Dst: client, TTL: 63}, packet.TCP{Src: 82, Dst: 4000, Flags: packet.SYN | packet.ACK})},
+		{name: "too big for the NIC", program: "tc_uplink_in", verdict: redirect, reason: objects.MapDropReasonDROP_TOO_BIG,
+			in: jumbo,
+			out: packet.Build(toRouter, packet.IPv4{Src: vip, Dst: client, DF: true},
+				packet.ICMP{Type: 3, Code: 4, Rest: 1400}, packet.Quote(jumbo, 40))},
 		{name: "SYN-ACK to the tunnel's flow", program: "tc_uplink_in", verdict: redirect,
 			in:  packet.Build(fromPeer, packet.IPv4{Src: podC, Dst: client}, answer),
 			out: packet.Build(toRouter, packet.IPv4{Src: vip, Dst: client, TTL: 63}, packet.TCP{Src: 81, Dst: 4000, Flags: packet.SYN | packet.ACK})},
