@@ -25,7 +25,8 @@ type Endpoint struct {
 type Endpoints struct{ Map *ebpf.Map }
 
 // Set writes the entries of a pod. What the programs noted in an entry of the
-// same pod stays; one of another pod, whose address this now is, is replaced.
+// same pod stays, and one that is right is not touched: they may note something
+// in it just now. One of another pod, whose address this now is, is replaced.
 func (m Endpoints) Set(e Endpoint) error {
 	for _, addr := range e.Addrs {
 		value := objects.MapEndpoint{Ifindex: uint32(e.IfIndex), Mac: e.MAC, HostMac: e.HostMAC}
@@ -36,6 +37,9 @@ func (m Endpoints) Set(e Endpoint) error {
 		}
 		if err == nil && old.Ifindex == value.Ifindex {
 			value.Flags, value.Policy = old.Flags, old.Policy
+			if value == old {
+				continue
+			}
 		}
 		if err := m.Map.Update(objects.Addr(addr), &value, ebpf.UpdateAny); err != nil {
 			return fmt.Errorf("write endpoint %s: %w", addr, err)

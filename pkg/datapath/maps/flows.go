@@ -48,7 +48,8 @@ func ReadTimeouts(overrides map[string]any) (Timeouts, error) {
 	return t, nil
 }
 
-// alive judges a flow as flow_alive() of bpf/lib/flow.h does.
+// alive judges a flow as flow_alive() of bpf/lib/flow.h does: one that was seen
+// since now was read is no older than now.
 func (t Timeouts) alive(proto uint8, flow *objects.MapFlow, now uint32) bool {
 	limit := t.Other
 	switch proto {
@@ -63,7 +64,7 @@ func (t Timeouts) alive(proto uint8, flow *objects.MapFlow, now uint32) bool {
 	case unix.IPPROTO_UDP:
 		limit = t.UDP
 	}
-	return now-flow.Seen <= limit
+	return int64(int32(now-flow.Seen)) <= int64(limit)
 }
 
 // Flows expires what the map flows holds. The programs write it; those that
@@ -98,7 +99,7 @@ func (m Flows) Expire() (int, error) {
 }
 
 // expire deletes a flow unless a packet came since it was read. The other
-// direction's key is the translated tuple, swapped.
+// direction goes too, unless its tuple has become another flow's meanwhile.
 func (m Flows) expire(key objects.MapFlowKey, now uint32) (int, error) {
 	var flow objects.MapFlow
 	err := m.Map.Lookup(key, &flow)
@@ -108,11 +109,17 @@ func (m Flows) expire(key objects.MapFlowKey, now uint32) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read flow: %w", err)
 	}
-	pair := objects.MapFlowKey{
-		Saddr: flow.Daddr, Daddr: flow.Saddr, Sport: flow.Dport, Dport: flow.Sport, Proto: key.Proto,
+	doomed := []objects.MapFlowKey{key}
+	pair := other(key.Proto, &flow)
+	var answer objects.MapFlow
+	switch err := m.Map.Lookup(pair, &answer); {
+	case err == nil && other(key.Proto, &answer) == key:
+		doomed = []objects.MapFlowKey{pair, key}
+	case err != nil && !errors.Is(err, ebpf.ErrKeyNotExist):
+		return 0, fmt.Errorf("read flow: %w", err)
 	}
 	deleted := 0
-	for _, k := range []objects.MapFlowKey{pair, key} {
+	for _, k := range doomed {
 		switch err := m.Map.Delete(k); {
 		case err == nil:
 			deleted++
@@ -121,6 +128,13 @@ func (m Flows) expire(key objects.MapFlowKey, now uint32) (int, error) {
 		}
 	}
 	return deleted, nil
+}
+
+// other is the key of a flow's other direction: the translated tuple, swapped.
+func other(proto uint8, flow *objects.MapFlow) objects.MapFlowKey {
+	return objects.MapFlowKey{
+		Saddr: flow.Daddr, Daddr: flow.Saddr, Sport: flow.Dport, Dport: flow.Sport, Proto: proto,
+	}
 }
 
 // EachFlow calls f for each entry of a map of flows, by batches. Entries that

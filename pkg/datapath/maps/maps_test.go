@@ -296,6 +296,8 @@ func TestExpire(t *testing.T) {
 		{"udp", 17, 0, timeouts.UDP, true},
 		{"udp over", 17, 0, timeouts.UDP + 1, false},
 		{"icmp over", 1, 0, timeouts.Other + 1, false},
+		{"seen since", 6, 0, ^uint32(0), true}, // a tick after now
+		{"seen since, closing", 6, closing, ^uint32(0), true},
 	}
 	key := func(i int) objects.MapFlowKey {
 		return objects.MapFlowKey{Sport: uint16(i + 1), Dport: 80, Proto: cases[i].proto}
@@ -322,6 +324,38 @@ func TestExpire(t *testing.T) {
 		var flow objects.MapFlow
 		if err := m.Map.Lookup(key(i), &flow); (err == nil) != c.want {
 			t.Errorf("%s: want there %v, got %v", c.name, c.want, err)
+		}
+	}
+}
+
+// TestExpireLeavesYoungerFlow holds that a flow's end doesn't take an entry that
+// has its reply's tuple but is another flow's: a client's port used again.
+func TestExpireLeavesYoungerFlow(t *testing.T) {
+	timeouts, err := ReadTimeouts(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := Flows{Map: newMap(t, "flows"), Timeouts: timeouts}
+	now := uint32(monotonic() >> tickShift)
+	old := objects.MapFlowKey{Sport: 4000, Dport: 80, Proto: 6}
+	young := objects.MapFlowKey{Sport: 4000, Dport: 81, Proto: 6}
+	reply := objects.MapFlowKey{Sport: 8080, Dport: 4000, Proto: 6}
+	for key, flow := range map[objects.MapFlowKey]objects.MapFlow{
+		old:   {Sport: 4000, Dport: 8080, Seen: now - timeouts.TCP - 1},
+		young: {Sport: 4000, Dport: 8080, Seen: now},
+		reply: {Sport: 81, Dport: 4000, Seen: now},
+	} {
+		if err := m.Map.Update(key, &flow, ebpf.UpdateAny); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if deleted, err := m.Expire(); err != nil || deleted != 1 {
+		t.Errorf("want one entry deleted, got %d, %v", deleted, err)
+	}
+	for _, key := range []objects.MapFlowKey{young, reply} {
+		var flow objects.MapFlow
+		if err := m.Map.Lookup(key, &flow); err != nil {
+			t.Errorf("younger flow's entry %d→%d: %v", key.Sport, key.Dport, err)
 		}
 	}
 }
