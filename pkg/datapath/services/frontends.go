@@ -15,12 +15,16 @@ import (
 )
 
 // writeFrontends writes the frontends that are new or differ. One whose Service
-// could not be placed stays as it is.
+// or source ranges could not be placed stays as it is.
 func (s *Services) writeFrontends(p *plan) error {
 	var keys []objects.MapFrontendKey
 	var values []objects.MapFrontend
 	for key, w := range p.frontends {
 		if w.group != nil && s.tables[w.group.word] == nil {
+			continue
+		}
+		if s.unguarded(w.entry) {
+			s.users[w.group.word] += 0 // its word may have no other frontend
 			continue
 		}
 		value := s.frontendValue(w)

@@ -300,6 +300,42 @@ func TestNoRoom(t *testing.T) {
 	}
 }
 
+// TestNoRoomForSourceRanges holds that a Service whose source ranges don't fit
+// is not open to everybody instead.
+func TestNoRoomForSourceRanges(t *testing.T) {
+	l := newLab(t)
+	spec, err := objects.LoadMap()
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.Maps["source_ranges"].MaxEntries = 2
+	if l.maps.SourceRanges, err = ebpf.NewMap(spec.Maps["source_ranges"]); err != nil {
+		t.Fatal(err)
+	}
+	defer l.maps.SourceRanges.Close()
+	s := l.open(t)
+	s.sourceIDs = newRanges(100)
+	guarded := entry("192.0.2.1:80", backends("10.0.0.1:1")...)
+	guarded.SourceRanges = []netip.Prefix{
+		netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("203.0.114.0/24"),
+	}
+	open := entry("192.0.2.2:80", backends("10.0.0.2:1")...)
+	if err := s.Set([]service.Entry{guarded, open}); err == nil {
+		t.Error("want an error for the source ranges that don't fit")
+	}
+	l.want(t, "192.0.2.2:80", "10.0.0.2:1")
+	var fe objects.MapFrontend
+	if err := l.maps.Frontends.Lookup(frontendKey(guarded.Frontend), &fe); err == nil {
+		t.Errorf("frontend without its source ranges: %+v", fe)
+	}
+	if used := s.wordIDs.used() - uint32(len(s.wordIDs.rest)); used != 1 {
+		t.Errorf("services: want 1 in use, got %d", used)
+	}
+	guarded.SourceRanges = guarded.SourceRanges[:2]
+	set(t, s, guarded, open)
+	l.want(t, "192.0.2.1:80", "10.0.0.1:1")
+}
+
 func TestFlush(t *testing.T) {
 	l := newLab(t)
 	s := l.open(t)

@@ -3,6 +3,7 @@
 package services
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -11,32 +12,55 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
+	"github.com/patchbay-net/patchbay/pkg/service"
 )
 
 // addSources gives each new list of source ranges an id of its own, so that a
 // list is never seen half, and writes it.
 func (s *Services) addSources(p *plan) error {
+	var errs []error
 	for _, w := range p.frontends {
 		if w.entry == nil || len(w.entry.SourceRanges) == 0 {
 			continue
 		}
-		prefixes := w.entry.SourceRanges
-		text := sourcesText(prefixes)
+		text := sourcesText(w.entry.SourceRanges)
 		if s.sources[text] != 0 {
 			continue
 		}
-		id, err := s.sourceIDs.alloc(1)
+		id, err := s.addList(w.entry.SourceRanges)
 		if err != nil {
-			return fmt.Errorf("source ranges of %s: %w", w.entry.Port, err)
+			errs = append(errs, fmt.Errorf("source ranges of %s: %w", w.entry.Port, err))
+			continue
 		}
-		for _, prefix := range prefixes {
-			if err := s.maps.SourceRanges.Update(rangeKey(id.base, prefix), uint32(1), ebpf.UpdateAny); err != nil {
-				return fmt.Errorf("write source range %s of %s: %w", prefix, w.entry.Port, err)
-			}
-		}
-		s.sources[text] = id.base
+		s.sources[text] = id
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+// addList writes a list under a new id, or nothing.
+func (s *Services) addList(prefixes []netip.Prefix) (uint32, error) {
+	id, err := s.sourceIDs.alloc(1)
+	if err != nil {
+		return 0, err
+	}
+	for i, prefix := range prefixes {
+		err := s.maps.SourceRanges.Update(rangeKey(id.base, prefix), uint32(1), ebpf.UpdateAny)
+		if err == nil {
+			continue
+		}
+		for _, written := range prefixes[:i] {
+			err = errors.Join(err, s.maps.SourceRanges.Delete(rangeKey(id.base, written)))
+		}
+		s.sourceIDs.release(id, s.clock())
+		return 0, fmt.Errorf("write %s: %w", prefix, err)
+	}
+	return id.base, nil
+}
+
+// unguarded tells whether an entry's source ranges could not be written: without
+// them everybody would be let in.
+func (s *Services) unguarded(e *service.Entry) bool {
+	return e != nil && len(e.SourceRanges) > 0 && s.sources[sourcesText(e.SourceRanges)] == 0
 }
 
 // clearSources takes out the lists that no frontend names any more.
