@@ -132,7 +132,9 @@ func TestNICSysctlsAndLinks(t *testing.T) {
 		here.Addr(t, "eth0", "192.168.1.1/24")
 		here.Route(t, "default", netip.MustParseAddr("192.168.1.254"), "eth0")
 		here.Sysctl(t, "net/ipv4/conf/eth0/rp_filter", "1")
-		here.Sysctl(t, "net/ipv6/conf/eth0/accept_ra", "1")
+		for _, name := range []string{"default", "eth0", "pb0123456789a"} {
+			here.Sysctl(t, "net/ipv6/conf/"+name+"/accept_ra", "1")
+		}
 		sysctls := Sysctls("/proc/sys")
 		if err := sysctls.EnableForwarding(); err != nil {
 			t.Fatal(err)
@@ -142,6 +144,7 @@ func TestNICSysctlsAndLinks(t *testing.T) {
 		}
 		for key, want := range map[string]string{
 			"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1", "net/ipv6/conf/eth0/accept_ra": "2",
+			"net/ipv6/conf/default/accept_ra": "1", "net/ipv6/conf/pb0123456789a/accept_ra": "1",
 			"net/ipv4/conf/eth0/rp_filter": "2", "net/ipv4/conf/eth0/arp_ignore": "1",
 		} {
 			if got := sysctls.get(key); got != want {

@@ -43,7 +43,9 @@ func (s Sysctls) get(key string) string {
 
 // EnableForwarding lets the node forward IPv4 and, where the kernel has it,
 // IPv6. A NIC that takes its IPv6 configuration from router advertisements is
-// told to go on doing so, which forwarding would end.
+// told to go on doing so, which forwarding would end. That is for the NICs there
+// are: neither pods' host ends nor interfaces to come, which take the default,
+// shall believe what a pod advertises.
 func (s Sysctls) EnableForwarding() error {
 	errs := []error{s.Ensure("net/ipv4/ip_forward", "1")}
 	dirs, err := filepath.Glob(filepath.Join(string(s), "net/ipv6/conf/*"))
@@ -51,7 +53,11 @@ func (s Sysctls) EnableForwarding() error {
 		return errors.Join(errs...)
 	}
 	for _, dir := range dirs {
-		key := "net/ipv6/conf/" + filepath.Base(dir) + "/accept_ra"
+		name := filepath.Base(dir)
+		if name == "all" || name == "default" || IsPodLink(name) {
+			continue
+		}
+		key := "net/ipv6/conf/" + name + "/accept_ra"
 		if s.get(key) == "1" {
 			errs = append(errs, ignoreGone(s.Ensure(key, "2")))
 		}

@@ -44,6 +44,9 @@ func (k Keeper) ensureInternal(s Switch, state *State) error {
 	if err := syncAddrs(link, s.Addrs); err != nil {
 		return err
 	}
+	if err := k.believeNoRouter(InternalBridge); err != nil {
+		return err
+	}
 	if err := k.Sysctls.EnableForwarding(); err != nil {
 		return err
 	}
@@ -52,6 +55,15 @@ func (k Keeper) ensureInternal(s Switch, state *State) error {
 	}
 	state.Uplink, err = defaultPort()
 	return err
+}
+
+// believeNoRouter keeps who is on the switch from giving the device routes.
+func (k Keeper) believeNoRouter(bridge string) error {
+	key := "net/ipv6/conf/" + bridge + "/accept_ra"
+	if _, err := os.Stat(filepath.Join(string(k.Sysctls), key)); err != nil {
+		return nil // no IPv6
+	}
+	return k.Sysctls.Ensure(key, "0")
 }
 
 // ensureExternal makes the external bridge and enslaves its port.
