@@ -89,6 +89,21 @@ func endCgroup(dir string) error {
 	return Poll(10*time.Second, func() error { return removeCgroup(dir) })
 }
 
+// killCgroup kills all processes of a cgroup and those below it, whatever they are
+// about to start, and waits for their end.
+func killCgroup(dir string) error {
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0); err != nil {
+		return fmt.Errorf("kill cgroup: %w", err)
+	}
+	return Poll(10*time.Second, func() error {
+		events, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+		if err == nil && !bytes.Contains(events, []byte("populated 0\n")) {
+			err = fmt.Errorf("processes of %s outlive SIGKILL", dir)
+		}
+		return err
+	})
+}
+
 // removeCgroup removes a cgroup and all below it, deepest first.
 func removeCgroup(dir string) error {
 	var dirs []string

@@ -64,20 +64,13 @@ func Confine(ctx context.Context, args ...string) (err error) {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	stopped := context.AfterFunc(ctx, func() { killFamily(cmd.Process) })
-	defer stopped()
-	return cmd.Wait()
-}
-
-// killFamily kills the first process of a pid namespace, and all with it, while
-// unshare waits for it; before there is one, unshare itself.
-func killFamily(unshare *os.Process) {
-	if pid, err := childOf(unshare.Pid); err == nil {
-		if init, err := os.FindProcess(pid); err == nil && init.Kill() == nil {
-			return
-		}
-	}
-	_ = unshare.Kill()
+	stop := context.AfterFunc(ctx, func() {
+		_ = killCgroup(cgroup)
+		_ = cmd.Process.Kill() // if it hasn't got to its cgroup yet
+	})
+	defer stop()
+	err = cmd.Wait()
+	return errors.Join(err, killCgroup(cgroup))
 }
 
 // selfNamespace opens the network namespace that the process is in.

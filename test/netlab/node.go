@@ -98,7 +98,7 @@ func (n *Node) hold(ctx context.Context, started chan<- error) {
 		return
 	}
 	<-ctx.Done()
-	_ = n.init.Kill() // the kernel ends all of the pid namespace with it
+	_ = killCgroup(n.Cgroup) // what is left ends with the pid namespace
 	_ = cmd.Wait()
 }
 
