@@ -123,9 +123,11 @@ func TestServiceNotServed(t *testing.T) {
 	if checkErr(t, err, "clusterIPs: has none"); ok {
 		t.Error("want a Service without ClusterIP not served")
 	}
-	other := read[corev1.Service](t, `{metadata: {name: x, labels: {service.kubernetes.io/service-proxy-name: mesh}}, spec: {clusterIP: 10.96.0.1}}`)
-	if _, ok, _ := Service(other); ok {
-		t.Error("want another proxy's Service not served")
+	for _, proxy := range []string{"mesh", `""`} {
+		other := read[corev1.Service](t, `{metadata: {name: x, labels: {service.kubernetes.io/service-proxy-name: `+proxy+`}}, spec: {clusterIP: 10.96.0.1}}`)
+		if _, ok, _ := Service(other); ok {
+			t.Errorf("want the Service of another proxy, %s, not served", proxy)
+		}
 	}
 }
 

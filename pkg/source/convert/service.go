@@ -16,7 +16,8 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/service"
 )
 
-// labelProxyName gives a Service to another proxy.
+// labelProxyName gives a Service to another proxy, whatever its value: kube-proxy
+// asks for Services without it.
 const labelProxyName = "service.kubernetes.io/service-proxy-name"
 
 const defaultAffinity = 3 * time.Hour // as the API server fills it in
@@ -26,7 +27,7 @@ const defaultAffinity = 3 * time.Hour // as the API server fills it in
 // be left out of the result.
 func Service(obj *corev1.Service) (service.Service, bool, error) {
 	spec := &obj.Spec
-	if spec.Type == corev1.ServiceTypeExternalName || obj.Labels[labelProxyName] != "" {
+	if _, others := obj.Labels[labelProxyName]; others || spec.Type == corev1.ServiceTypeExternalName {
 		return service.Service{}, false, nil
 	}
 	if spec.ClusterIP == corev1.ClusterIPNone || slices.Contains(spec.ClusterIPs, corev1.ClusterIPNone) {
