@@ -3,7 +3,7 @@
 # Installs the Debian packages that the tests and the demo need, where they are missing.
 set -eu
 
-# command package
+# command (or file) package
 needs='
 ip iproute2
 nft nftables
@@ -14,6 +14,9 @@ tcpdump tcpdump
 runc runc
 bpftool bpftool
 strace strace
+clang-19 clang-19
+llvm-strip-19 llvm-19
+/usr/include/linux/bpf.h linux-libc-dev
 busybox busybox-static
 nc.openbsd netcat-openbsd
 socat socat
@@ -25,7 +28,7 @@ hostname hostname
 
 missing=
 while read -r command package; do
-	[ -z "$command" ] || command -v "$command" >/dev/null || missing="$missing $package"
+	[ -z "$command" ] || [ -e "$command" ] || command -v "$command" >/dev/null || missing="$missing $package"
 done <<EOF
 $needs
 EOF
