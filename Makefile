@@ -42,7 +42,7 @@ bench: build ## measurements beside their peers: name value unit peer value rati
 	@bin/bench
 
 lint: ## linters beyond gofmt and vet, which test runs
-	$(GO) run $(GOLANGCI_LINT) run
+	$(GO) run $(GOLANGCI_LINT) run --allow-parallel-runners
 
 fmt: ## format Go and C
 	gofmt -w $$(git ls-files '*.go')
