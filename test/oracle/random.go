@@ -110,6 +110,7 @@ func (r *Random) addService(s *State, i int) {
 	families := one(r, []int{4}, []int{6}, []int{4, 6}, []int{6, 4}, []int{4, 6})
 	for _, f := range families {
 		svc.Spec.ClusterIPs = append(svc.Spec.ClusterIPs, serviceIP(f, 10+i).String())
+		svc.Spec.IPFamilies = append(svc.Spec.IPFamilies, map[int]corev1.IPFamily{4: corev1.IPv4Protocol, 6: corev1.IPv6Protocol}[f])
 	}
 	svc.Spec.ClusterIP = svc.Spec.ClusterIPs[0]
 	r.ports(svc, i)

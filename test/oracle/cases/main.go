@@ -63,6 +63,7 @@ func newState(seed uint64) state {
 	for range r.IntN(3) {
 		s = r.Change(s)
 	}
+	s.Slices = defined(s.Slices)
 	out := state{Seed: seed, Node: s.Node, Services: s.Services, Slices: s.Slices}
 	for _, n := range s.Nodes {
 		if n.Name == s.Node {
@@ -78,6 +79,30 @@ func newState(seed uint64) state {
 				}
 			}
 		}
+	}
+	return out
+}
+
+// defined leaves out endpoints for which kube-proxy's answer depends on chance: of
+// those of a Service with one address it prefers who doesn't terminate, but
+// among two alike anyone.
+func defined(list []*discoveryv1.EndpointSlice) []*discoveryv1.EndpointSlice {
+	type kind struct {
+		service, addr string
+		terminating   bool
+	}
+	seen := map[kind]bool{}
+	var out []*discoveryv1.EndpointSlice
+	for _, slice := range list {
+		slice = slice.DeepCopy()
+		slice.Endpoints = slices.DeleteFunc(slice.Endpoints, func(e discoveryv1.Endpoint) bool {
+			terminating := e.Conditions.Terminating != nil && *e.Conditions.Terminating
+			k := kind{slice.Labels[discoveryv1.LabelServiceName], e.Addresses[0], terminating}
+			again := seen[k]
+			seen[k] = true
+			return again
+		})
+		out = append(out, slice)
 	}
 	return out
 }
