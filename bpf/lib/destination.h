@@ -93,7 +93,7 @@ static __always_inline int no_pod(struct pkt *p)
 /* Where a pod's packet goes that no Service is concerned with. */
 __noinline int from_pod(struct __sk_buff *skb, struct pkt *p)
 {
-	const struct route *r;
+	const struct route *r = NULL;
 	struct endpoint *ep;
 
 	if (!p)
@@ -101,8 +101,7 @@ __noinline int from_pod(struct __sk_buff *skb, struct pkt *p)
 	ep = endpoint_of(&p->t.daddr);
 	if (ep)
 		return deliver(skb, p, ep);
-	r = route_of(&p->t.daddr);
-	switch (kind_of(r)) {
+	switch (p->dest) {
 	case ROUTE_LOCAL_PODS:
 		return no_pod(p);
 	case ROUTE_PODS:
@@ -110,14 +109,14 @@ __noinline int from_pod(struct __sk_buff *skb, struct pkt *p)
 	case ROUTE_SERVICE:
 		return -DROP_NO_SERVICE;
 	case ROUTE_NATIVE:
-		if (r)
-			return forward_native(skb, p, r);
-		break;
 	case ROUTE_TUNNEL:
-		if (r)
-			return forward_tunnel(skb, p, r);
-		break;
+	case ROUTE_CLUSTER:
+		r = route_of(&p->t.daddr);
 	}
+	if (r && r->kind == ROUTE_NATIVE)
+		return forward_native(skb, p, r);
+	if (r && r->kind == ROUTE_TUNNEL)
+		return forward_tunnel(skb, p, r);
 	if (is_tunnel_packet(p))
 		return -DROP_POD_TUNNEL;
 	return r && is_tunnelled(r) ? forward_tunnel(skb, p, r) : VERDICT_PASS;

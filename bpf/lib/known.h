@@ -218,14 +218,17 @@ __noinline int translate_error(struct __sk_buff *skb, struct pkt *p)
 /* An ICMP error goes to the sender of what it quotes, by that flow's way. */
 __noinline int known_error(struct __sk_buff *skb, struct pkt *p)
 {
+	struct scratch *s;
 	__u32 zero = 0;
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
 	int ret;
 
-	if (!p || !s)
+	if (!p)
 		return -DROP_BUG;
 	if (!(p->flags & PKT_ERROR))
 		return 0;
+	s = bpf_map_lookup_elem(&scratches, &zero);
+	if (!s)
+		return -DROP_BUG;
 	ret = translate_error(skb, p);
 	if (ret)
 		return ret == VERDICT_PASS ? 0 : ret;

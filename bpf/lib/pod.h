@@ -88,8 +88,8 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct pkt *p,
 
 	if (ret)
 		return ret;
-	if (bpf_skb_store_bytes(skb, 0, ep->mac, sizeof(ep->mac) + sizeof(ep->host_mac), 0))
-		return -DROP_REWRITE;
+	if (write_macs(skb, ep->mac))
+		return -DROP_BUG;
 	return send_pod(skb, p, ifindex);
 }
 

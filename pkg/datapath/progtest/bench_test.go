@@ -5,6 +5,7 @@ package progtest
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,15 +21,21 @@ func BenchmarkPrograms(b *testing.B) {
 	n.put("endpoints", objects.Addr(podA2), objects.MapEndpoint{Ifindex: 11, Mac: macA2, HostMac: macA})
 	ack := packet.TCP{Src: 80, Dst: 4000, Flags: packet.ACK}
 	eth := packet.Eth{Src: macA, Dst: macA2}
-	n.identity(podA, client, 80, 4000)
-	n.identity(podA6, cli6, 80, 4000)
+	n.identity(ap(podA, 80), ap(client, 4000), objects.MapFlowWayWAY_FRAME)
+	n.identity(ap(podA6, 80), ap(cli6, 4000), objects.MapFlowWayWAY_FRAME)
+	n.identity(ap(client, 4000), ap(vip, 80), objects.MapFlowWayWAY_POD)
+	n.identity(ap(cli6, 4000), ap(vip6, 80), objects.MapFlowWayWAY_POD)
+	toVIP := packet.Eth{Src: macA, Dst: nicMAC}
+	there := packet.TCP{Src: 4000, Dst: 80, Flags: packet.ACK}
 	for _, c := range []struct {
 		name, program string
 		verdict       uint32
 		frame         []byte
 	}{
-		{"established-v4", "tc_pod_in", redirect, packet.Build(eth, packet.IPv4{Src: podA, Dst: client}, ack)},
-		{"established-v6", "tc_pod_in", redirect, packet.Build(eth, packet.IPv6{Src: podA6, Dst: cli6}, ack)},
+		{"client-v4", "tc_uplink_in", redirect, packet.Build(toVIP, packet.IPv4{Src: client, Dst: vip}, there)},
+		{"client-v6", "tc_uplink_in", redirect, packet.Build(toVIP, packet.IPv6{Src: cli6, Dst: vip6}, there)},
+		{"answer-v4", "tc_pod_in", redirect, packet.Build(eth, packet.IPv4{Src: podA, Dst: client}, ack)},
+		{"answer-v6", "tc_pod_in", redirect, packet.Build(eth, packet.IPv6{Src: podA6, Dst: cli6}, ack)},
 		{"pod-to-pod", "tc_pod_in", redirect, packet.Build(eth, packet.IPv4{Src: podA, Dst: podA2}, ack)},
 		{"pod-to-outside", "tc_pod_in", pass, packet.Build(eth, packet.IPv4{Src: podA, Dst: neighbour}, ack)},
 		{"network-to-host", "tc_uplink_in", pass, packet.Build(fromRouter, packet.IPv4{Src: client, Dst: nodeA}, ack)},
@@ -36,7 +43,12 @@ func BenchmarkPrograms(b *testing.B) {
 		{"not-ip", "tc_uplink_in", pass, packet.Build(packet.Eth{Src: routerMAC, Dst: nicMAC, Type: 0x88cc}, packet.Payload("lldp"))},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			verdict, took, err := n.programs[c.program].Benchmark(c.frame, max(b.N, 10_000), b.ResetTimer)
+			var verdict uint32
+			var took time.Duration
+			err := n.ns.Do(func() (err error) {
+				verdict, took, err = n.programs[c.program].Benchmark(c.frame, max(b.N, 10_000), b.ResetTimer)
+				return err
+			})
 			if err != nil || verdict != c.verdict {
 				b.Fatalf("verdict %s, %v, want %s", verdictName(verdict), err, verdictName(c.verdict))
 			}
@@ -45,15 +57,22 @@ func BenchmarkPrograms(b *testing.B) {
 	}
 }
 
-// identity puts in a confirmed flow that changes nothing and goes on by frame.
-func (n *node) identity(src, dst netip.Addr, sport, dport uint16) {
+// identity puts in a confirmed flow that changes nothing, not even the MACs.
+func (n *node) identity(src, dst netip.AddrPort, way objects.MapFlowWay) {
 	n.t.Helper()
-	n.put("flows", objects.MapFlowKey{Saddr: objects.Addr(src), Daddr: objects.Addr(dst), Sport: objects.Port(sport), Dport: objects.Port(dport), Proto: 6},
-		objects.MapFlow{
-			Saddr: objects.Addr(src), Daddr: objects.Addr(dst), Sport: objects.Port(sport), Dport: objects.Port(dport),
-			Way: uint8(objects.MapFlowWayWAY_FRAME), Flags: uint8(objects.MapFlowFlagsFLOW_REPLY), Ifindex: nicB, Dmac: macA2, Smac: macA,
-			Seen: n.ticks(),
-		})
+	dmac := macA2
+	if way == objects.MapFlowWayWAY_POD {
+		dmac = nicMAC
+	}
+	key := objects.MapFlowKey{
+		Saddr: objects.Addr(src.Addr()), Daddr: objects.Addr(dst.Addr()),
+		Sport: objects.Port(src.Port()), Dport: objects.Port(dst.Port()), Proto: 6,
+	}
+	n.put("flows", key, objects.MapFlow{
+		Saddr: key.Saddr, Daddr: key.Daddr, Sport: key.Sport, Dport: key.Dport,
+		Way: uint8(way), Flags: uint8(objects.MapFlowFlagsFLOW_REPLY), Ifindex: nicB, Dmac: dmac, Smac: macA,
+		Seen: n.ticks(),
+	})
 }
 
 // ticks is the programs' clock.
