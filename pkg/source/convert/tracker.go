@@ -249,14 +249,11 @@ func (s *Services) endpointsOf(name service.Name) []service.Endpoint {
 	return merged
 }
 
-// merge joins the slices of a Service. An endpoint in two slices is on its way
-// from one to the other, or its address was given to a new pod: what doesn't
-// terminate counts, then what is ready.
+// merge joins the slices of a Service. An endpoint that is there twice is on its
+// way from one slice to another, or its address was given to a new pod: what
+// doesn't terminate counts, then what is ready.
 func (s *Services) merge(name service.Name) []service.Endpoint {
 	keys := slices.SortedFunc(maps.Keys(s.ofService[name]), source.Key.Compare)
-	if len(keys) == 1 {
-		return s.slices[keys[0]].endpoints
-	}
 	type identity struct {
 		addr netip.AddrPort
 		port string

@@ -76,6 +76,8 @@ func TestServicesMergesSlices(t *testing.T) {
 		want []string
 	}{
 		{"one slice", upsert(source.KindEndpointSlice, slice(t, "a", "web", "10.244.0.1 rs")), []string{"10.244.0.1 rs"}},
+		{"one address twice", upsert(source.KindEndpointSlice, slice(t, "a", "web", "10.244.0.1 st", "10.244.0.1 ")), []string{"10.244.0.1 "}},
+		{"once", upsert(source.KindEndpointSlice, slice(t, "a", "web", "10.244.0.1 rs")), []string{"10.244.0.1 rs"}},
 		{"another", upsert(source.KindEndpointSlice, slice(t, "b", "web", "10.244.0.2 rs")), []string{"10.244.0.1 rs", "10.244.0.2 rs"}},
 		{"address given to a new pod", upsert(source.KindEndpointSlice, slice(t, "a", "web", "10.244.0.2 st")), []string{"10.244.0.2 rs"}},
 		{"new pod not ready", upsert(source.KindEndpointSlice, slice(t, "b", "web", "10.244.0.2 ")), []string{"10.244.0.2 "}},
