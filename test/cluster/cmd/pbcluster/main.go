@@ -32,8 +32,8 @@ const usage = `usage: pbcluster [flags] verb [arguments]
   client COMMAND        run a command as the outside client
   app                   run the two-tier application's test
   e2e [FOCUS]           run upstream's tests that test/e2e/expected.txt names, or those that match
-  test                  build, up, install, app, e2e, uninstall, down
-  down                  end the cluster, whatever is left of it
+  test                  all of these in turn on a cluster of its own, which it ends
+  down                  end the cluster, or what is left of it and of a test's
 
 flags:
 `
@@ -111,7 +111,7 @@ func (e *env) verb(ctx context.Context, verb string, args []string) error {
 		_, err := e.up(ctx)
 		return err
 	case "down":
-		return lab.New(e.name, e.stateDir()).Down()
+		return errors.Join(lab.New(e.name, e.stateDir()).Down(), lab.New(e.testName(), e.stateDir()).Down())
 	case "test":
 		return e.test(ctx)
 	}
@@ -164,6 +164,10 @@ func stage(verb string, args []string) error {
 }
 
 func (e *env) stateDir() string { return filepath.Join(e.cache, "run") }
+
+// testName is the name of the cluster that the verb test raises, beside one
+// that is up.
+func (e *env) testName() string { return e.name + "-test" }
 
 func (e *env) build(ctx context.Context) (*artefacts.Set, error) {
 	source, err := filepath.Abs(filepath.Join(e.root, "test/cluster"))

@@ -7,18 +7,31 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/patchbay-net/patchbay/test/cluster/internal/lab"
 )
 
-// test raises the cluster, runs all there is on it and ends it, whatever
-// happened. It fails if any part did.
+// test raises a cluster of its own, runs all there is on it and ends it,
+// whatever happened. It fails if any part did. What a killed test left goes
+// first; one that runs is waited for.
 func (e *env) test(ctx context.Context) (err error) {
 	start := time.Now()
+	e.name = e.testName()
+	unlock, err := e.alone(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := lab.New(e.name, e.stateDir()).Down(); err != nil {
+		return err
+	}
 	if err := e.packages(ctx); err != nil {
 		return err
 	}
@@ -38,6 +51,29 @@ func (e *env) test(ctx context.Context) (err error) {
 		failed = errors.Join(failed, e.describe(ctx, l))
 	}
 	return errors.Join(failed, e.uninstall(ctx, l))
+}
+
+// alone waits until no other test runs on this machine, and keeps others
+// waiting until the returned function is called or this process ends.
+func (e *env) alone(ctx context.Context) (func(), error) {
+	if err := os.MkdirAll(e.stateDir(), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(e.stateDir(), e.name+".alone"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for said := false; unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil; said = true {
+		if !said {
+			fmt.Fprintln(e.out, "cluster: waiting for another test to end")
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), f.Close())
+		case <-time.After(time.Second):
+		}
+	}
+	return func() { f.Close() }, nil
 }
 
 // packages installs the Debian packages that the tests need.

@@ -68,3 +68,19 @@ func (l *Lab) get(ctx context.Context, server netip.AddrPort, path string) ([]by
 	}
 	return body, err
 }
+
+// Reaches tells whether argv succeeds as the outside client while it has a
+// route to addr through the node m.
+func (l *Lab) Reaches(ctx context.Context, m Machine, addr netip.Addr, argv ...string) (bool, error) {
+	via := m.External.V4.Addr()
+	if addr.Is6() {
+		via = m.External.V6.Addr()
+	}
+	netns := l.Netns("client")
+	route := fmt.Sprintf("%s via %s", addr, via)
+	if err := ipBatch(ctx, netns, "route replace "+route); err != nil {
+		return false, err
+	}
+	failed := l.Client(ctx, argv...).Run()
+	return failed == nil, ipBatch(ctx, netns, "route del "+route)
+}

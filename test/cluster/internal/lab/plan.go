@@ -117,6 +117,9 @@ func (l *Lab) families(v4, v6 string) []string {
 	return []string{v4}
 }
 
+// Families is how many address families the lab has.
+func (l *Lab) Families() int { return len(l.families("4", "6")) }
+
 // Netns is the name under /run/netns of a machine's, switch's or the
 // client's network namespace.
 func (l *Lab) Netns(part string) string { return l.Name + "-" + part }
