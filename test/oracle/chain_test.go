@@ -74,11 +74,6 @@ func (c *chain) build(s *oracle.State) []service.Entry {
 	}
 	self, _ := c.tracker.Node(s.Node)
 	info := self.Service(nics)
-	for _, other := range c.tracker.Nodes() {
-		if other.Name != s.Node {
-			info.Others = append(info.Others, other.InternalIPs...)
-		}
-	}
 	entries := c.tracker.Entries(info, 0)
 	if c.fault.input != nil {
 		in := c.tracker.Input(info, 0)

@@ -5,6 +5,7 @@ package oracle_test
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/patchbay-net/patchbay/pkg/service"
@@ -15,7 +16,7 @@ import (
 const chainsForFault = 60
 
 // TestFaults puts mistakes between the objects and the maps, one at a time. The
-// packets alone must find each.
+// packets and connects alone must find each.
 func TestFaults(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
 		n := newNode(t)
@@ -46,9 +47,17 @@ func faults() []fault {
 		{name: "terminating endpoints used while ready ones exist", input: eachEndpoint(func(_ service.Input, ep *service.Endpoint) {
 			ep.Ready = ep.Ready || ep.Serving
 		})},
-		{name: "hints fall back within a mode", input: eachEndpoint(func(in service.Input, ep *service.Endpoint) {
+		{name: "hints count though one endpoint has none", input: eachEndpoint(func(in service.Input, ep *service.Endpoint) {
 			if len(ep.ZoneHints) == 0 {
 				ep.ZoneHints = []string{in.Node.Zone}
+			}
+		})},
+		{name: "hints for nodes fall back to zones", input: eachEndpoint(func(_ service.Input, ep *service.Endpoint) {
+			ep.NodeHints = nil
+		})},
+		{name: "a backend forgotten", entries: eachEntry(func(e *service.Entry) {
+			if n := len(e.Backends); n > 1 {
+				e.Backends = e.Backends[:n-1]
 			}
 		})},
 		{name: "internalTrafficPolicy Local ignored", input: eachService(func(svc *service.Service) { svc.InternalLocal = false })},
@@ -74,9 +83,7 @@ func eachEntry(change func(*service.Entry)) func(_, now []service.Entry) []servi
 		for i := range now {
 			change(&now[i])
 		}
-		slices.SortFunc(now, func(a, b service.Entry) int {
-			return slices.Compare([]string{a.Frontend.String()}, []string{b.Frontend.String()})
-		})
+		slices.SortFunc(now, func(a, b service.Entry) int { return strings.Compare(a.Frontend.String(), b.Frontend.String()) })
 		return slices.CompactFunc(now, func(a, b service.Entry) bool { return a.Frontend == b.Frontend })
 	}
 }

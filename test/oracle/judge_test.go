@@ -80,6 +80,31 @@ func (j *judge) compare(p oracle.Packet, want oracle.Outcome) error {
 	return nil
 }
 
+// enough packets reach each of a few backends, but for a chance of 10⁻¹⁰.
+const enough = 200
+
+// covers checks that all backends of one frontend get packets, sooner or later.
+func (j *judge) covers(r *oracle.Random) error {
+	for _, p := range r.Packets(j.state, packetsOfState) {
+		want := j.state.Decide(p)
+		if p.From == oracle.Socket || p.From == oracle.Host || len(want.Backends) < 2 || want.Sticky || j.mayMiss(want) {
+			continue
+		}
+		w := j.wire(p)
+		for port := uint16(1024); port < 1024+enough && len(want.Backends) > 0; port++ {
+			src := netip.AddrPortFrom(p.Src.Addr(), port)
+			if _, backend, err := ends(j.node.run(w.program, w.device.index, w.frame(src, p.Dst, first, 64)).frame); err == nil {
+				delete(want.Backends, backend)
+			}
+		}
+		if len(want.Backends) > 0 {
+			return fmt.Errorf("%s %s from %s to %s: no packet of %d went to %v", p.From, p.Protocol, p.Src.Addr(), p.Dst, enough, want.Backends)
+		}
+		return nil
+	}
+	return nil
+}
+
 // connects checks a connect().
 func (j *judge) connects(p oracle.Packet, want oracle.Outcome) error {
 	got := j.node.sockets.connect(p, p.Dst.Addr().Is4() && p.Src.Port()%2 == 0)

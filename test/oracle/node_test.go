@@ -52,21 +52,18 @@ func newNode(t testing.TB) *node {
 	set, err := load.Open(load.Options{
 		PinDir: "/sys/fs/bpf/patchbay", Log: slog.New(slog.DiscardHandler),
 		Constants: map[string]any{"reject_rate": uint32(1 << 31)},
-		Sizes:     map[string]uint32{"flows": 1 << 12, "flows_new": 1 << 12, "affinities": 1 << 12, "slots": 1 << 16},
+		Sizes: map[string]uint32{"flows": 1 << 12, "flows_new": 1 << 12, "affinities": 1 << 12, "slots": 1 << 16,
+			"services": 1 << 12, "backends": 1 << 12},
 	})
 	if err != nil {
 		t.Fatalf("%+v", err)
 	}
 	t.Cleanup(func() { set.Close() })
 	n := &node{t: t, set: set, counted: map[string]uint64{}, now: time.Unix(1, 0)}
-	m := set.Maps
-	n.services, err = services.Open(services.Maps{
-		Frontends: m["frontends"], Services: m["services"], Slots: m["slots"], Backends: m["backends"],
-		SourceRanges: m["source_ranges"], Flows: m["flows"], FlowsNew: m["flows_new"],
-	}, func() time.Time { return n.now })
+	n.services, err = services.Open(n.serviceMaps(), func() time.Time { return n.now })
 	n.must(err)
 	t.Cleanup(func() { n.services.Close() })
-	n.drops, err = maps.NewDrops(m["drops"])
+	n.drops, err = maps.NewDrops(set.Maps["drops"])
 	n.must(err)
 	n.internal = n.device("int", packet.MAC{2, 0, 0, 0, 1, 1}, packet.MAC{2, 0, 0, 0, 1, 9})
 	n.external = n.device("ext", packet.MAC{2, 0, 0, 0, 3, 1}, packet.MAC{2, 0, 0, 0, 3, 9})
@@ -76,6 +73,14 @@ func newNode(t testing.TB) *node {
 	n.surround()
 	n.sockets = newSockets(t, set.Programs)
 	return n
+}
+
+func (n *node) serviceMaps() services.Maps {
+	m := n.set.Maps
+	return services.Maps{
+		Frontends: m["frontends"], Services: m["services"], Slots: m["slots"], Backends: m["backends"],
+		SourceRanges: m["source_ranges"], Flows: m["flows"], FlowsNew: m["flows_new"],
+	}
 }
 
 func (n *node) must(err error) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/patchbay-net/patchbay/pkg/datapath/services"
 	"github.com/patchbay-net/patchbay/test/netlab"
 	"github.com/patchbay-net/patchbay/test/oracle"
 )
@@ -61,6 +62,19 @@ func (n *node) follow(seed uint64, f fault) error {
 				return fmt.Errorf("seed %d, state %d: %w", seed, i, err)
 			}
 		}
+		if err := j.covers(r); err != nil {
+			return fmt.Errorf("seed %d, state %d: %w", seed, i, err)
+		}
+	}
+	if f.name != "" {
+		return nil
+	}
+	// What the maps hold is read back as after a restart.
+	again, err := services.Open(n.serviceMaps(), time.Now)
+	n.must(err)
+	defer again.Close()
+	if err := differences(state, again.Frontends()); err != nil {
+		return fmt.Errorf("seed %d: read back: %w", seed, err)
 	}
 	return nil
 }
