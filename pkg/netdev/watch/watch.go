@@ -87,21 +87,30 @@ func routeEvent(m netlink.Message) (Event, bool) {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		return Event{Topic: Links}, !netdev.IsPodLink(attributeString(m.Data, unix.SizeofIfInfomsg, unix.IFLA_IFNAME))
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
-		return Event{Topic: Links}, true
+		const scopeAt = 3
+		return Event{Topic: Links}, len(m.Data) < unix.SizeofIfAddrmsg || m.Data[scopeAt] != unix.RT_SCOPE_LINK
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		return Event{Topic: Routes}, len(m.Data) < unix.SizeofRtMsg || !isOwnRoute(m)
+		return Event{Topic: Routes}, len(m.Data) < unix.SizeofRtMsg || !isUninteresting(m)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		return neighbourEvent(m.Data)
 	}
 	return Event{}, false
 }
 
-// isOwnRoute tells whether a route message is about one that we made ourselves.
-// That one of ours is gone must be told.
-func isOwnRoute(m netlink.Message) bool {
-	const protocolAt, typeAt = 5, 7
-	proto, kind := m.Data[protocolAt], m.Data[typeAt]
-	return kind == unix.RTN_LOCAL || m.Header.Type == unix.RTM_NEWROUTE && proto == uint8(netdev.Protocol)
+// isUninteresting tells whether a route message is about one that we made, that
+// came or went with a pod, or that the kernel has for each link. That one of
+// ours to other nodes is gone must be told.
+func isUninteresting(m netlink.Message) bool {
+	const lengthAt, protocolAt, typeAt = 1, 5, 7
+	if m.Data[typeAt] != unix.RTN_UNICAST {
+		return true
+	}
+	dst, _ := netip.AddrFromSlice(attribute(m.Data, unix.SizeofRtMsg, unix.RTA_DST))
+	if m.Data[protocolAt] != uint8(netdev.Protocol) {
+		return dst.IsLinkLocalUnicast() || dst.IsMulticast()
+	}
+	toPod := int(m.Data[lengthAt]) == dst.BitLen() && attribute(m.Data, unix.SizeofRtMsg, unix.RTA_GATEWAY) == nil
+	return m.Header.Type == unix.RTM_NEWROUTE || toPod
 }
 
 // neighbourEvent decodes an ndmsg: family, link and the address.

@@ -52,6 +52,19 @@ func TestRun(t *testing.T) {
 		if ev.Link != here.Index(t, "eth0") {
 			t.Errorf("neighbour on link %d, want %d", ev.Link, here.Index(t, "eth0"))
 		}
+		for len(events) > 0 {
+			<-events
+		}
+		netlab.Wire(t, here, "pb0123456789a", peer, "eth1") // a pod comes and goes
+		here.Exec(t, "ip", "-6", "route", "add", "fd00::5/128", "dev", "pb0123456789a", "proto", "80")
+		here.Exec(t, "ip", "route", "add", "10.9.0.5/32", "dev", "pb0123456789a", "proto", "80")
+		here.Exec(t, "ip", "link", "del", "pb0123456789a")
+		await("the mark", Links, func() { here.Exec(t, "ip", "link", "set", "eth0", "alias", "mark") })
+		for len(events) > 0 {
+			if ev := <-events; ev.Topic == Routes || ev.Topic == Lost {
+				t.Errorf("a pod's coming and going tells %+v", ev)
+			}
+		}
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run = %v, want nil at the end of its context", err)

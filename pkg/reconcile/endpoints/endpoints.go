@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -216,6 +217,9 @@ func (t *Table) GC(gc agentapi.GC) error {
 // does the lease of a pod whose namespace and link are gone. A link without a
 // lease stays: its addresses may be another IPAM plugin's.
 func (t *Table) Adopt() error {
+	t.mu.Lock()
+	before := maps.Clone(t.endpoints)
+	t.mu.Unlock()
 	have, err := t.datapath.Endpoints()
 	if err != nil {
 		return err
@@ -254,6 +258,13 @@ func (t *Table) Adopt() error {
 	for _, h := range have {
 		if !live[h.IfIndex] {
 			errs = append(errs, t.datapath.RemoveEndpoint(h))
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for key, e := range before { // not those added meanwhile
+		if t.endpoints[key] == e && !live[e.HostIfIndex] {
+			delete(t.endpoints, key)
 		}
 	}
 	return errors.Join(errs...)

@@ -94,7 +94,8 @@ func TestEndpoints(t *testing.T) {
 		if err := l.table.Check(pod("c1", 41)); err == nil {
 			t.Error("check of a deleted endpoint succeeds")
 		}
-		one, two := pod("c1", 41), pod("c2", 42)
+		netlab.Wire(t, l.here, "pb0123456789b", l.peer, "eth8")
+		one, two := pod("c1", 41), pod("c2", l.here.Index(t, "pb0123456789b"))
 		two.Addrs = []netip.Addr{netip.MustParseAddr("10.244.0.8")}
 		if err := errors.Join(l.table.Add(one), l.table.Add(two)); err != nil {
 			t.Fatal(err)
@@ -157,6 +158,12 @@ func TestAdopt(t *testing.T) {
 			}
 			return nil
 		})
+		if err := l.table.Add(pod("ghost", 77)); err != nil {
+			t.Fatal(err)
+		}
+		if left(); len(l.table.List()) != 1 {
+			t.Errorf("pods %+v, want the live one alone", l.table.List())
+		}
 		if got := l.dp.list; len(got) != 1 || got[0].IfIndex != l.here.Index(t, key("live").Link()) {
 			t.Errorf("endpoints %+v, want the live one alone", got)
 		}
