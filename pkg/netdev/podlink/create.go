@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -16,6 +17,12 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/netdev"
 	"github.com/patchbay-net/patchbay/pkg/netdev/veth"
 	"github.com/patchbay-net/patchbay/pkg/netns"
+)
+
+// An IPv6 address is usable within a moment, looked for every interval.
+const (
+	addrTimeout  = 2 * time.Second
+	addrInterval = 200 * time.Microsecond
 )
 
 // ErrTaken is matched by Create's error if the namespace has an interface of
@@ -45,20 +52,41 @@ func (l Link) Create() (index int, err error) {
 			err = errors.Join(err, Remove(l.HostName))
 		}
 	}()
-	if err := l.configurePod(); err != nil {
-		return 0, err
-	}
 	index, _, err = Index(l.HostName)
 	if err != nil {
 		return 0, err
 	}
-	return index, l.configureHost(index)
+	node, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return 0, fmt.Errorf("open netlink: %w", err)
+	}
+	defer node.Close()
+	// First the node's end: the pod's has a carrier the moment it is up then,
+	// and its IPv6 routes needn't wait for the kernel to notice.
+	if err := l.setHostUp(node, index); err != nil {
+		return 0, err
+	}
+	pod, err := l.open(l.sysctls)
+	if err != nil {
+		return 0, err
+	}
+	defer pod.Close()
+	for _, step := range []func() error{
+		func() error { return l.configurePod(pod) },
+		func() error { return l.leadToPod(node, index) },
+		func() error { return l.awaitAddrs(pod) },
+	} {
+		if err := step(); err != nil {
+			return 0, err
+		}
+	}
+	return index, nil
 }
 
 // add makes the veth.
 func (l Link) add() error {
 	pair := veth.Pair{
-		Name: l.HostName, MAC: HostMAC(l.HostName), MTU: l.MTU,
+		Name: l.HostName, MAC: HostMAC(l.HostName), MTU: l.MTU, Down: true,
 		Peer: veth.Peer{Name: l.IfName, MAC: l.MAC, Netns: l.Netns.FD()},
 	}
 	err := veth.Create(pair)
@@ -75,12 +103,7 @@ func (l Link) add() error {
 }
 
 // configurePod sets up the pod's end.
-func (l Link) configurePod() error {
-	pod, err := l.open(l.sysctls)
-	if err != nil {
-		return err
-	}
-	defer pod.Close()
+func (l Link) configurePod(pod *netlink.Handle) error {
 	link, err := pod.LinkByName(l.IfName)
 	if err != nil {
 		return fmt.Errorf("find %s in the pod: %w", l.IfName, err)
@@ -105,6 +128,32 @@ func (l Link) configurePod() error {
 		}
 	}
 	return nil
+}
+
+// awaitAddrs waits until the pod's IPv6 addresses can be used. The kernel makes
+// an address its own on a work queue, also where it needn't look for
+// duplicates, and drops what comes in for it before.
+func (l Link) awaitAddrs(pod *netlink.Handle) error {
+	deadline := time.NewTimer(addrTimeout)
+	defer deadline.Stop()
+	tick := time.NewTicker(addrInterval)
+	defer tick.Stop()
+	for _, a := range l.Addrs {
+		for a.Is6() && !isLocal(pod, a) {
+			select {
+			case <-deadline.C:
+				return fmt.Errorf("address %s in the pod can't be used after %s", a, addrTimeout)
+			case <-tick.C:
+			}
+		}
+	}
+	return nil
+}
+
+// isLocal reports whether the namespace takes an address for its own.
+func isLocal(pod *netlink.Handle, a netip.Addr) bool {
+	routes, err := pod.RouteGet(a.AsSlice())
+	return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
 }
 
 // open runs f in the pod's namespace and opens a netlink socket there.
@@ -134,18 +183,19 @@ func (l Link) sysctls() error {
 	)
 }
 
-// configureHost leads the node's packets for the pod to it. Sources are checked
-// by the agent's program: the kernel's check would drop replies to Services
-// that the node itself called, from an end without addresses.
-func (l Link) configureHost(index int) error {
-	if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+l.HostName+"/rp_filter", []byte("0"), 0); err != nil {
+// setHostUp sets up the node's end.
+func (l Link) setHostUp(node *netlink.Handle, index int) error {
+	if err := l.hostSysctls(); err != nil {
 		return fmt.Errorf("configure %s: %w", l.HostName, err)
 	}
-	node, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
+	if err := node.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}); err != nil {
+		return fmt.Errorf("set %s up: %w", l.HostName, err)
 	}
-	defer node.Close()
+	return nil
+}
+
+// leadToPod leads the node's packets for the pod to it.
+func (l Link) leadToPod(node *netlink.Handle, index int) error {
 	for _, n := range l.hostNeighbours(index) {
 		if err := node.NeighSet(&n); err != nil {
 			return fmt.Errorf("add neighbour %s on %s: %w", n.IP, l.HostName, err)
@@ -157,6 +207,24 @@ func (l Link) configureHost(index int) error {
 		}
 	}
 	return nil
+}
+
+// hostSysctls keeps the kernel from checking sources, which the agent's program
+// does: the kernel's check would drop replies to Services that the node itself
+// called, from an end without addresses. And it keeps the end without a
+// link-local address: nobody would ask for it, everybody who watches the node's
+// addresses would hear of it.
+func (l Link) hostSysctls() error {
+	err := os.WriteFile("/proc/sys/net/ipv4/conf/"+l.HostName+"/rp_filter", []byte("0"), 0)
+	if err != nil {
+		return err
+	}
+	const none = "1"
+	err = os.WriteFile("/proc/sys/net/ipv6/conf/"+l.HostName+"/addr_gen_mode", []byte(none), 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // a node without IPv6
+	}
+	return err
 }
 
 // podAddr is an address alone, usable at once: no other host can have it.

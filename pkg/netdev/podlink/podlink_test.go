@@ -78,6 +78,9 @@ func TestCreate(t *testing.T) {
 	if out := l.node.Exec(t, "cat", "/proc/sys/net/ipv4/conf/"+hostName+"/rp_filter"); strings.TrimSpace(out) != "0" {
 		t.Errorf("rp_filter of the host end = %s, want 0", out)
 	}
+	if out := l.node.Exec(t, "ip", "-o", "addr", "show", "dev", hostName); out != "" {
+		t.Errorf("addresses of the host end = %s, want none", out)
+	}
 	l.do(t, func() error {
 		addrs, err := Addrs()
 		if len(addrs) != 2 || addrs[l.link.Addrs[0]] != hostName || addrs[l.link.Addrs[1]] != hostName {

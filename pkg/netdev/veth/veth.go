@@ -17,13 +17,14 @@ import (
 // taken in its namespace.
 var ErrExists = errors.New("link exists already")
 
-// Pair is a veth as it is wanted. This end is set up; the peer is not, the
-// kernel refuses that before both are there.
+// Pair is a veth as it is wanted. This end is set up, unless Down; the peer
+// never is, the kernel refuses that before both are there.
 type Pair struct {
 	Name   string // the end in this namespace
 	MAC    [6]byte
 	MTU    int // of both ends; zero: the kernel's
 	Master int // index of the bridge that this end is a port of; zero: none
+	Down   bool
 	Peer   Peer
 }
 
@@ -38,7 +39,9 @@ type Peer struct {
 func Create(p Pair) error {
 	request := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
 	info := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	info.Flags, info.Change = unix.IFF_UP, unix.IFF_UP
+	if !p.Down {
+		info.Flags, info.Change = unix.IFF_UP, unix.IFF_UP
+	}
 	request.AddData(info)
 	for _, a := range p.attributes() {
 		request.AddData(a)
