@@ -6,6 +6,8 @@ package metrics
 
 import (
 	"net/http"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/pkg/source"
 )
 
 // Address is where the agent's metrics are served.
@@ -25,34 +28,94 @@ type Reader interface {
 	ListLeases() ([]agentapi.Lease, error)
 }
 
-// Agent is the agent's metrics. Make one with New.
+// Agent is the agent's metrics. Make one with New. It counts what a Reconciler
+// does.
 type Agent struct {
-	registry *prometheus.Registry
-	passes   prometheus.Histogram
-	failures prometheus.Counter
+	registry    *prometheus.Registry
+	passes      prometheus.Histogram
+	last        prometheus.Gauge
+	queued      prometheus.Gauge
+	failures    prometheus.Counter
+	services    prometheus.Counter
+	endpoints   prometheus.Counter
+	programming prometheus.Histogram
+	probes      map[string]*prometheus.CounterVec // by path
 }
 
 // New returns the metrics of an agent that reader describes.
 func New(reader Reader) *Agent {
 	a := &Agent{
 		registry: prometheus.NewRegistry(),
-		passes: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "kubeproxy_sync_proxy_rules_duration_seconds", Help: "Duration of a pass that brings the node to what the objects say.",
-			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
-		}),
-		failures: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "patchbay_sync_failures_total", Help: "Parts of the node that a pass could not bring to what the objects say.",
-		}),
+		passes: histogram("kubeproxy_sync_proxy_rules_duration_seconds", "Duration of a pass that brings the node to what the objects say.",
+			prometheus.ExponentialBuckets(0.001, 2, 15)),
+		last:      gauge("kubeproxy_sync_proxy_rules_last_timestamp_seconds", "When the last pass ended that brought all parts to what the objects say."),
+		queued:    gauge("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "When a Service or EndpointSlice last changed."),
+		failures:  counter("patchbay_sync_failures_total", "Parts of the node that a pass could not bring to what the objects say."),
+		services:  counter("kubeproxy_sync_proxy_rules_service_changes_total", "Changes of Services."),
+		endpoints: counter("kubeproxy_sync_proxy_rules_endpoint_changes_total", "Changes of EndpointSlices."),
+		programming: histogram("kubeproxy_network_programming_duration_seconds", "Time from what changed an endpoint to its being balanced so.",
+			slices.Concat(prometheus.LinearBuckets(0.25, 0.25, 2), prometheus.LinearBuckets(1, 1, 59), prometheus.LinearBuckets(60, 5, 12), prometheus.LinearBuckets(120, 30, 7))),
+		probes: map[string]*prometheus.CounterVec{
+			"/healthz": codes("kubeproxy_proxy_healthz_total", "Answers of /healthz."),
+			"/livez":   codes("kubeproxy_proxy_livez_total", "Answers of /livez."),
+		},
 	}
-	a.registry.MustRegister(a.passes, a.failures, collector{reader},
+	a.registry.MustRegister(a.passes, a.last, a.queued, a.failures, a.services, a.endpoints, a.programming,
+		a.probes["/healthz"], a.probes["/livez"], collector{reader},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return a
+}
+
+func histogram(name, help string, buckets []float64) prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
+}
+
+func gauge(name, help string) prometheus.Gauge {
+	return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+}
+
+func counter(name, help string) prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+}
+
+func codes(name, help string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"code"})
+}
+
+// Changed counts an object's change.
+func (a *Agent) Changed(kind source.Kind) {
+	switch kind {
+	case source.KindService:
+		a.services.Inc()
+	case source.KindEndpointSlice:
+		a.endpoints.Inc()
+	default:
+		return
+	}
+	a.queued.SetToCurrentTime()
 }
 
 // Pass counts one pass.
 func (a *Agent) Pass(took time.Duration, failed int) {
 	a.passes.Observe(took.Seconds())
 	a.failures.Add(float64(failed))
+	if failed == 0 {
+		a.last.SetToCurrentTime()
+	}
+}
+
+// InForce counts how long changes took.
+func (a *Agent) InForce(since []time.Time) {
+	for _, t := range since {
+		a.programming.Observe(time.Since(t).Seconds())
+	}
+}
+
+// Probed counts an answer of /healthz or /livez.
+func (a *Agent) Probed(path string, code int) {
+	if c := a.probes[path]; c != nil {
+		c.WithLabelValues(strconv.Itoa(code)).Inc()
+	}
 }
 
 // Handler serves /metrics.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/pkg/source"
 )
 
 type fixed struct{ err error }
@@ -29,12 +30,17 @@ func (f fixed) ListLeases() ([]agentapi.Lease, error) {
 func TestScrape(t *testing.T) {
 	a := New(fixed{})
 	a.Pass(3*time.Millisecond, 2)
+	a.Changed(source.KindService)
+	a.InForce([]time.Time{time.Now().Add(-3 * time.Second)})
+	a.Probed("/healthz", 503)
 	w := httptest.NewRecorder()
 	a.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	for _, want := range []string{
 		`patchbay_drop_packets_total{reason="pod-source"} 3`, `patchbay_drop_bytes_total{reason="pod-source"} 300`,
 		`patchbay_leases{state="active"} 2`, `patchbay_objects{kind="services"} 7`, "patchbay_ready 1",
 		"kubeproxy_sync_proxy_rules_duration_seconds_count 1", "patchbay_sync_failures_total 2",
+		"kubeproxy_sync_proxy_rules_service_changes_total 1", `kubeproxy_network_programming_duration_seconds_bucket{le="4"} 1`,
+		`kubeproxy_proxy_healthz_total{code="503"} 1`,
 	} {
 		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("metrics lack %q:\n%s", want, w.Body)

@@ -24,9 +24,13 @@ const HealthAddress = ":10256"
 
 // Health is what the node says of itself.
 type Health struct {
-	Synced   bool // Services are in force
-	Deleting bool // the Node object is being deleted: no new traffic, please
+	Synced  bool      // Services are in force
+	Leaving bool      // the node is being deleted: no new traffic, please
+	Updated time.Time // when it was last looked at whether all is in force
 }
+
+// patience is for how long nobody may look before that counts as a hang.
+const patience = time.Minute
 
 // Server serves HTTP on one address until its context ends.
 func Server(ctx context.Context, address string, handler http.Handler) error {
@@ -47,29 +51,41 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 	return nil
 }
 
-// Handler serves /healthz, 200 while the node can take new traffic and 503
-// otherwise, and /livez, 200 while the agent is at work.
-func Handler(health func() Health) http.Handler {
+// Handler serves /healthz, 200 while the node can take new traffic, and /livez,
+// 200 while the agent is at work, else 503: as kube-proxy does. Who counts is
+// told each answer's code.
+func Handler(health func() Health, count ...func(path string, code int)) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		h := health()
-		answer(w, h.Synced && !h.Deleting, map[string]any{
-			"currentTime": time.Now().UTC().Format(time.RFC3339), "nodeEligible": !h.Deleting, "synced": h.Synced,
+	serve := func(path string, good func(Health) bool) {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
+			h := health()
+			code := answer(w, good(h), map[string]any{
+				"lastUpdated": h.Updated.UTC().Format(time.RFC3339), "currentTime": time.Now().UTC().Format(time.RFC3339),
+				"nodeEligible": !h.Leaving, "synced": h.Synced,
+			})
+			for _, f := range count {
+				f(path, code)
+			}
 		})
-	})
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, true, map[string]any{"currentTime": time.Now().UTC().Format(time.RFC3339)})
-	})
+	}
+	serve("/healthz", func(h Health) bool { return h.Synced && !h.Leaving && h.fresh() })
+	serve("/livez", Health.fresh)
 	return mux
 }
 
-func answer(w http.ResponseWriter, good bool, body any) {
+// fresh tells whether whoever looks does so; before the first look it is starting.
+func (h Health) fresh() bool { return h.Updated.IsZero() || time.Since(h.Updated) < patience }
+
+func answer(w http.ResponseWriter, good bool, body any) (code int) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	code = http.StatusOK
 	if !good {
-		w.WriteHeader(http.StatusServiceUnavailable)
+		code = http.StatusServiceUnavailable
 	}
+	w.WriteHeader(code)
 	_ = json.NewEncoder(w).Encode(body) // the client may be gone
+	return code
 }
 
 // Checks serves the health-check node ports of Services. Make one with

@@ -28,15 +28,20 @@ func TestHealth(t *testing.T) {
 	}{
 		{"good", Health{Synced: true}, "/healthz", 200},
 		{"not synced", Health{}, "/healthz", 503},
-		{"node goes", Health{Synced: true, Deleting: true}, "/healthz", 503},
+		{"node goes", Health{Synced: true, Leaving: true}, "/healthz", 503},
+		{"nobody looks", Health{Synced: true, Updated: time.Now().Add(-2 * patience)}, "/healthz", 503},
+		{"nobody looks: restart it", Health{Synced: true, Updated: time.Now().Add(-2 * patience)}, "/livez", 503},
+		{"looked at", Health{Synced: true, Updated: time.Now()}, "/livez", 200},
 		{"alive though not synced", Health{}, "/livez", 200},
 		{"unknown", Health{}, "/x", 404},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			w := httptest.NewRecorder()
-			Handler(func() Health { return tt.health }).ServeHTTP(w, httptest.NewRequest("GET", tt.path, nil))
-			if w.Code != tt.want {
+			counted := 404
+			count := func(path string, code int) { counted = code }
+			Handler(func() Health { return tt.health }, count).ServeHTTP(w, httptest.NewRequest("GET", tt.path, nil))
+			if w.Code != tt.want || counted != tt.want {
 				t.Errorf("GET %s = %d, want %d: %s", tt.path, w.Code, tt.want, w.Body)
 			}
 		})

@@ -36,7 +36,7 @@ func (r *Reconciler) awaitSync(ctx context.Context) error {
 
 // whyNotSynced says what the agent still waits for.
 func (r *Reconciler) whyNotSynced() string {
-	for _, p := range r.Problems() {
+	for _, p := range r.problems.List() {
 		if strings.HasPrefix(p.Object, "agent/") {
 			return p.Object + ": " + p.Text
 		}

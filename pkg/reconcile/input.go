@@ -4,8 +4,10 @@ package reconcile
 
 import (
 	"context"
-	"math/bits"
+	"strings"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/patchbay-net/patchbay/pkg/netdev"
 	"github.com/patchbay-net/patchbay/pkg/netdev/watch"
@@ -17,11 +19,11 @@ const saveDelay = 2 * time.Second // the snapshot is this much behind
 // Apply takes an event of the source in.
 func (r *Reconciler) Apply(ev source.Event) {
 	if ev.Op == source.Problem {
-		r.problem(problemName(ev), ev.Err)
+		r.problems.Note(problemName(ev), ev.Err)
 		return
 	}
 	if ev.Op == source.Upsert || ev.Op == source.Delete {
-		r.problem(problemName(ev), nil)
+		r.problems.Note(problemName(ev), nil)
 	}
 	r.mu.Lock()
 	dirty := part(0)
@@ -29,6 +31,7 @@ func (r *Reconciler) Apply(ev source.Event) {
 		r.services.Apply(change)
 		dirty |= r.concerns(change)
 		r.unsaved = true
+		r.meter(change)
 	}
 	r.mu.Unlock()
 	if dirty == 0 {
@@ -64,6 +67,24 @@ func (r *Reconciler) concerns(ev source.Event) part {
 	return partAddresses
 }
 
+// meter counts a change, and notes when what caused it happened: Kubernetes
+// writes that on the slice. What the source tells at first is none.
+func (r *Reconciler) meter(ev source.Event) {
+	if r.Meter == nil || ev.Op == source.Synced {
+		return
+	}
+	r.Meter.Changed(ev.Kind)
+	if ev.Kind != source.KindEndpointSlice || !r.Synced() || ev.Object == nil || len(r.triggers) >= maxTriggers {
+		return
+	}
+	if at, err := time.Parse(time.RFC3339Nano, ev.Object.GetAnnotations()[corev1.EndpointsLastChangeTriggerTime]); err == nil {
+		r.triggers = append(r.triggers, at)
+	}
+}
+
+// maxTriggers bounds what is noted between two passes.
+const maxTriggers = 1000
+
 // Changed takes a change of the node's own network in.
 func (r *Reconciler) Changed(ev watch.Event) {
 	switch ev.Topic {
@@ -93,7 +114,7 @@ func (r *Reconciler) awaits(n netdev.Neighbour) bool {
 // node is of no use either: there is always this one.
 func (r *Reconciler) restore() {
 	store, err := source.LoadStore(r.Config.Paths.Snapshot())
-	r.problem("agent/snapshot", err)
+	r.problems.Note("agent/snapshot", err)
 	r.store = store
 	r.restored = store.Len(source.KindNode) > 0
 	r.trusted = time.Now()
@@ -114,15 +135,15 @@ func (r *Reconciler) scribe(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			r.problem("agent/snapshot", r.save())
+			r.problems.Note("agent/snapshot", r.save())
 			return nil
 		case <-r.note:
 		}
 		settle(ctx, saveDelay)
 		err := r.save()
-		r.problem("agent/snapshot", err)
+		r.problems.Note("agent/snapshot", err)
 		reported := r.report(ctx)
-		r.problem("agent/report", reported)
+		r.problems.Note("agent/report", reported)
 		if err == nil && reported == nil {
 			backoff = retryFirst
 			continue
@@ -154,4 +175,15 @@ func (r *Reconciler) save() error {
 	return err
 }
 
-func popcount(p part) int { return bits.OnesCount8(uint8(p)) }
+// problemName names what a source's problem is about: the object, else what its
+// error begins with, which is a file or a kind.
+func problemName(ev source.Event) string {
+	if ev.Key != (source.Key{}) {
+		return "source " + string(ev.Kind) + " " + ev.Key.String()
+	}
+	if ev.Err == nil {
+		return "source"
+	}
+	origin, _, _ := strings.Cut(ev.Err.Error(), ": ")
+	return "source " + origin
+}

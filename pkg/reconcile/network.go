@@ -31,7 +31,7 @@ func (r *Reconciler) syncLinks() error {
 		return err
 	}
 	nics, unused := nic.Assign(links, rules, r.nicHints())
-	r.problem("config/nics", errors.Join(unused...))
+	r.problems.Note("config/nics", errors.Join(unused...))
 	if !reflect.DeepEqual(nics, r.nics) {
 		r.nics = nics
 		r.mark(partNetwork | partServices | partAddresses | partRules)
@@ -39,7 +39,7 @@ func (r *Reconciler) syncLinks() error {
 	}
 	errs := []error{r.sysctls.EnableForwarding()}
 	for _, n := range nics {
-		r.problem("nic/"+n.Name, warning(n))
+		r.problems.Note("nic/"+n.Name, warning(n))
 		if n.Role != nic.Ignored {
 			errs = append(errs, r.setNIC(n))
 		}
@@ -140,7 +140,7 @@ func (r *Reconciler) syncNetwork() error {
 	for node, text := range net.Problems {
 		problems["route/"+node] = errors.New(text)
 	}
-	r.problemGroup("route/", problems)
+	r.problems.Replace("route/", problems)
 	r.net = net
 	r.mark(partRules)
 	r.update(func(v *view) { v.net, v.nodes = net, in.Nodes })

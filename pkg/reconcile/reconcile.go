@@ -14,6 +14,7 @@ package reconcile
 import (
 	"context"
 	"log/slog"
+	"math/bits"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/endpoints"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/problems"
 	"github.com/patchbay-net/patchbay/pkg/service"
 	"github.com/patchbay-net/patchbay/pkg/source"
 	"github.com/patchbay-net/patchbay/pkg/source/convert"
@@ -60,28 +62,36 @@ type Options struct {
 	Log      *slog.Logger
 	// OnServices is told the health-check node ports after each change, if set.
 	OnServices func([]service.HealthCheck)
-	// OnPass is told what each pass took, if set.
-	OnPass func(took time.Duration, failed int)
+	// Meter counts what is done, if set.
+	Meter Meter
+}
+
+// Meter counts what a Reconciler does.
+type Meter interface {
+	Changed(kind source.Kind)            // an object of the kind changed
+	Pass(took time.Duration, failed int) // a pass ended, with so many parts failed
+	InForce(since []time.Time)           // endpoints that changed at these times are balanced as they are
 }
 
 // Reconciler keeps a node as the objects say. Make one with New.
 type Reconciler struct {
 	Options
-	pods    *endpoints.Table
-	sysctls netdev.Sysctls
-	wake    chan struct{} // there is something for the loop
-	note    chan struct{} // there is something for the scribe
-	synced  chan struct{} // closed when all that objects say is in force
-	started time.Time
+	pods     *endpoints.Table
+	problems *problems.Set
+	sysctls  netdev.Sysctls
+	wake     chan struct{} // there is something for the loop
+	note     chan struct{} // there is something for the scribe
+	synced   chan struct{} // closed when all that objects say is in force
+	started  time.Time
 
 	mu       sync.Mutex // guards what follows
 	store    *source.Store
 	services *convert.Services
 	dirty    part
-	restored bool      // the snapshot had objects
-	trusted  time.Time // from when on the snapshot counts
-	unsaved  bool      // the snapshot lags behind
-	problems map[string]problem
+	restored bool        // the snapshot had objects
+	trusted  time.Time   // from when on the snapshot counts
+	unsaved  bool        // the snapshot lags behind
+	triggers []time.Time // of endpoints whose change is not in force yet
 	view     view
 	awaited  map[netdev.Neighbour]bool // whose MAC address matters
 
@@ -122,10 +132,10 @@ const (
 // New returns a Reconciler with the objects of the snapshot, if there is one.
 func New(o Options) *Reconciler {
 	r := &Reconciler{
-		Options: o, pods: endpoints.New(o.Datapath, o.Leases, o.Config.Paths.Gate(), o.Log), sysctls: netdev.Sysctls(o.Config.Paths.Sysctl), started: time.Now(),
+		Options: o, problems: problems.New(o.Log), pods: endpoints.New(o.Datapath, o.Leases, o.Config.Paths.Gate(), o.Log), sysctls: netdev.Sysctls(o.Config.Paths.Sysctl), started: time.Now(),
 		wake: make(chan struct{}, 1), note: make(chan struct{}, 1), synced: make(chan struct{}),
 		services: convert.NewServices(o.Config.ServiceCIDRs), dirty: partAll,
-		problems: map[string]problem{}, groups: map[int]bool{}, attached: map[int]datapath.NIC{},
+		groups: map[int]bool{}, attached: map[int]datapath.NIC{},
 	}
 	r.restore()
 	return r
@@ -238,7 +248,7 @@ func (r *Reconciler) pass() (failed part) {
 			continue
 		}
 		err := s.run()
-		r.problem("agent/"+s.name, err)
+		r.problems.Note("agent/"+s.name, err)
 		if err != nil {
 			failed |= s.part
 		}
@@ -246,9 +256,10 @@ func (r *Reconciler) pass() (failed part) {
 	if known && failed&partServices == 0 {
 		r.finish()
 	}
-	if r.OnPass != nil {
-		r.OnPass(time.Since(began), popcount(failed))
+	if r.Meter != nil {
+		r.Meter.Pass(time.Since(began), bits.OnesCount8(uint8(failed)))
 	}
+	r.update(func(v *view) { v.passed = time.Now() })
 	return failed
 }
 
@@ -269,3 +280,7 @@ func (r *Reconciler) objectsKnown() bool {
 	defer r.mu.Unlock()
 	return r.store.Synced(Kinds()...) || r.restored && !time.Now().Before(r.trusted)
 }
+
+// Problem notes what is wrong with something beside the reconciler, or with nil
+// that it is well again.
+func (r *Reconciler) Problem(object string, err error) { r.problems.Note(object, err) }

@@ -131,7 +131,7 @@ func (l *lab) await(t *testing.T, what string, ok func() bool) {
 		done := false
 		l.dp.look(func() { done = ok() })
 		if !done {
-			return fmt.Errorf("problems: %+v", l.r.Problems())
+			return fmt.Errorf("problems: %+v", l.r.problems.List())
 		}
 		return nil
 	})
@@ -233,12 +233,12 @@ func TestFailureIsSaidAndTriedAgain(t *testing.T) {
 		l.synced()
 		l.await(t, "routes in force though services fail", func() bool { return len(l.dp.routes) > 3 && l.dp.entries == nil })
 		netlab.WaitFor(t, 5*time.Second, "problem said", func() error {
-			for _, p := range l.r.Problems() {
+			for _, p := range l.r.problems.List() {
 				if p.Object == "agent/services" && strings.Contains(p.Text, errFake.Error()) {
 					return nil
 				}
 			}
-			return fmt.Errorf("problems: %v", l.r.Problems())
+			return fmt.Errorf("problems: %v", l.r.problems.List())
 		})
 		if l.r.Status().Ready {
 			t.Error("ready although Services aren't in force")
@@ -273,7 +273,7 @@ func TestBadObjects(t *testing.T) {
 		l.r.Apply(source.Event{Op: source.Problem, Kind: source.KindService, Key: source.Key{Namespace: "d", Name: "half"}, Err: errors.New("cut in half")})
 		l.synced()
 		l.await(t, "the rest goes on", func() bool { return len(l.dp.entries) == 3 })
-		said := func() string { return fmt.Sprint(l.r.Problems()) }
+		said := func() string { return fmt.Sprint(l.r.problems.List()) }
 		for _, want := range []string{"d/half", "cut in half", "d/none-1", "d/none is not there"} {
 			if !strings.Contains(said(), want) {
 				t.Errorf("problems lack %q: %s", want, said())

@@ -81,7 +81,7 @@ func (r *Reconciler) state() *v1alpha1.NodeNetworkState {
 // included.
 func (r *Reconciler) blockStates() []v1alpha1.NodeBlockState {
 	contents, err := r.Leases.List()
-	r.problem("agent/leases", err)
+	r.problems.Note("agent/leases", err)
 	if err != nil {
 		return nil
 	}

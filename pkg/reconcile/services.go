@@ -22,14 +22,24 @@ import (
 // syncServices computes all frontends and hands them to the datapath, which
 // applies what differs.
 func (r *Reconciler) syncServices() error {
+	r.mu.Lock()
+	triggers := r.triggers
+	r.triggers = nil
+	r.mu.Unlock()
 	entries, checks, problems := r.balance()
 	r.entries = entries
-	r.problemGroup("object ", problems)
+	r.problems.Replace("object ", problems)
 	if r.OnServices != nil {
 		r.OnServices(checks)
 	}
 	r.update(func(v *view) { v.entries = entries })
-	return r.Datapath.SetServices(entries)
+	if err := r.Datapath.SetServices(entries); err != nil {
+		return err
+	}
+	if r.Meter != nil {
+		r.Meter.InForce(triggers)
+	}
+	return nil
 }
 
 // syncAddresses chooses who answers for each LoadBalancer address, and answers
@@ -94,10 +104,10 @@ func (r *Reconciler) finish() {
 		r.Log.Info("objects are in force", "services", len(r.Services()))
 	}
 	err := r.writeConflist()
-	r.problem("agent/cni configuration", err)
+	r.problems.Note("agent/cni configuration", err)
 	if err == nil && time.Since(r.marked) >= agentapi.ReadyInterval/2 {
 		err = agentapi.MarkReady(r.Config.Paths.Ready())
-		r.problem("agent/ready file", err)
+		r.problems.Note("agent/ready file", err)
 		r.marked = time.Now()
 	}
 	r.update(func(v *view) { v.finished, v.unready = true, err })

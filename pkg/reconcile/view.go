@@ -3,6 +3,10 @@
 package reconcile
 
 import (
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
 	"net"
 	"net/netip"
 
@@ -23,8 +27,9 @@ type view struct {
 	nodes     []plan.Node
 	entries   []service.Entry
 	addresses []plan.Address
-	finished  bool  // a pass has come to its end
-	unready   error // why pods can't be added all the same
+	passed    time.Time // when the last pass ended
+	finished  bool      // a pass has come to its end
+	unready   error     // why pods can't be added all the same
 }
 
 func (r *Reconciler) update(f func(*view)) {
@@ -71,7 +76,7 @@ func (r *Reconciler) Info() (agentapi.Info, error) {
 	info := agentapi.Info{
 		Version: r.Version, Node: r.Config.NodeName, Role: "node", Source: r.Config.Source, Synced: r.Synced(),
 		Ready: status.Ready, Reason: status.Reason, BootID: id, Started: r.started, Schema: load.Schema,
-		Routing: string(r.Config.Routing.Mode), PodCIDRs: r.podCIDRs(), Problems: r.Problems(),
+		Routing: string(r.Config.Routing.Mode), PodCIDRs: r.podCIDRs(), Problems: r.problems.List(),
 		Counts: agentapi.Counts{Pods: len(r.Pods()), Services: r.store.Len(source.KindService), Frontends: len(v.entries), Nodes: len(v.nodes)},
 	}
 	for _, e := range v.entries {
@@ -173,10 +178,10 @@ func (r *Reconciler) Drops() ([]agentapi.Drop, error) {
 	return out, nil
 }
 
-// Health is what the node says to load balancers.
+// Health is what the node says to kubelet and to load balancers.
 func (r *Reconciler) Health() monitor.Health {
-	r.mu.Lock()
-	self, _ := r.services.Node(r.Config.NodeName)
-	r.mu.Unlock()
-	return monitor.Health{Synced: r.Synced(), Deleting: self.Deleting}
+	obj, ok := source.Get[*corev1.Node](r.store, source.KindNode, source.Key{Name: r.Config.NodeName})
+	leaving := ok && (obj.DeletionTimestamp != nil ||
+		slices.ContainsFunc(obj.Spec.Taints, func(t corev1.Taint) bool { return t.Key == "ToBeDeletedByClusterAutoscaler" }))
+	return monitor.Health{Synced: r.Synced(), Leaving: leaving, Updated: r.seen().passed}
 }

@@ -49,8 +49,8 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 		Config: cfg, Datapath: dp, Writer: writer, Sender: sender, Members: announce.Static{}, Version: version(), Log: log,
 		Leases: store.New(cfg.Paths.Leases(), store.Options{InUse: podlink.Addrs, Damaged: func(err error) { log.Warn("leases", "err", err) }}),
 	})
-	checks, counters := monitor.NewChecks(r.Synced, log), metrics.New(r)
-	r.OnServices, r.OnPass = checks.Set, counters.Pass
+	checks, counters := monitor.NewChecks(func() bool { h := r.Health(); return h.Synced && !h.Leaving }, log), metrics.New(r)
+	r.OnServices, r.Meter = checks.Set, counters
 
 	listener, err := agentapi.Listen(cfg.Paths.AgentSocket())
 	if err != nil {
@@ -63,7 +63,9 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	group.Go(func() error { return sender.Run(ctx) })
 	group.Go(func() error { return ignoreCanceled(dp.Run(ctx)) })
 	for name, f := range map[string]func() error{
-		"health":  func() error { return monitor.Server(ctx, monitor.HealthAddress, monitor.Handler(r.Health)) },
+		"health": func() error {
+			return monitor.Server(ctx, monitor.HealthAddress, monitor.Handler(r.Health, counters.Probed))
+		},
 		"metrics": func() error { return monitor.Server(ctx, metrics.Address, counters.Handler()) },
 		"watch": func() error {
 			r.Changed(watch.Event{Topic: watch.Lost}) // what happened before
