@@ -149,23 +149,29 @@ __noinline int answer_reset(struct __sk_buff *skb, struct pkt *p)
 	return send_back(skb, p);
 }
 
-/* How much an ICMP error quotes: the IP header, ports, and a TCP header's check. */
-#define QUOTE_BEHIND_IP(proto) ((proto) == IPPROTO_TCP ? 20 : 8)
+/*
+ * How much an ICMP error quotes: up to the ports, of TCP its checksum too. The
+ * rest of the buffer is zero and adds nothing to the sum.
+ */
+#define QUOTE_MAX(ip) (sizeof(ip) + 20)
+
+static __always_inline __u32 quote_length(const struct pkt *p)
+{
+	return p->l4 - ETH_LEN + (p->t.proto == IPPROTO_TCP ? 20 : 8);
+}
 
 __noinline int answer_icmp_v4(struct __sk_buff *skb, struct pkt *p, int code)
 {
 	struct icmp icmp = { .type = ICMP_UNREACHABLE, .code = code };
-	__u8 quote[sizeof(struct iphdr) + 20] __attribute__((aligned(8))) = {};
-	__u32 len = sizeof(struct iphdr) + 8;
+	__u8 quote[QUOTE_MAX(struct iphdr)] __attribute__((aligned(8))) = {};
 	struct eth_ip h = {};
 	__u64 sum;
+	__u32 len;
 
 	if (!p)
 		return -DROP_BUG;
-	if (p->t.proto == IPPROTO_TCP)
-		len = sizeof(quote);
-	if (bpf_skb_load_bytes(skb, ETH_LEN, quote, sizeof(struct iphdr) + 8) ||
-	    (len == sizeof(quote) && bpf_skb_load_bytes(skb, ETH_LEN, quote, sizeof(quote))))
+	len = quote_length(p);
+	if (len < 1 || len > sizeof(quote) || bpf_skb_load_bytes(skb, ETH_LEN, quote, len))
 		return -DROP_REWRITE;
 	if (code == ICMP_FRAG_NEEDED)
 		icmp.frag.mtu = bpf_htons(p->mtu);
@@ -183,17 +189,15 @@ __noinline int answer_icmp_v4(struct __sk_buff *skb, struct pkt *p, int code)
 __noinline int answer_icmp_v6(struct __sk_buff *skb, struct pkt *p, int type)
 {
 	struct icmp icmp = { .type = type };
-	__u8 quote[sizeof(struct ipv6hdr) + 20] __attribute__((aligned(8))) = {};
-	__u32 len = sizeof(struct ipv6hdr) + 8;
+	__u8 quote[QUOTE_MAX(struct ipv6hdr)] __attribute__((aligned(8))) = {};
 	struct eth_ip h = {};
 	__u64 sum;
+	__u32 len;
 
 	if (!p)
 		return -DROP_BUG;
-	if (p->t.proto == IPPROTO_TCP)
-		len = sizeof(quote);
-	if (bpf_skb_load_bytes(skb, ETH_LEN, quote, sizeof(struct ipv6hdr) + 8) ||
-	    (len == sizeof(quote) && bpf_skb_load_bytes(skb, ETH_LEN, quote, sizeof(quote))))
+	len = quote_length(p);
+	if (len < 1 || len > sizeof(quote) || bpf_skb_load_bytes(skb, ETH_LEN, quote, len))
 		return -DROP_REWRITE;
 	if (type == ICMP6_TOO_BIG)
 		icmp.mtu6 = bpf_htonl(p->mtu);
@@ -216,10 +220,13 @@ __noinline int answer_icmp_v6(struct __sk_buff *skb, struct pkt *p, int type)
 __noinline int answer(struct __sk_buff *skb, struct pkt *p)
 {
 	int v4 = p && p->family == 4;
+	__u32 plain = ETH_LEN + (v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
 
 	if (!p || p->flags & (PKT_LATER | PKT_ERROR) || p->tcp & TCP_RST || !may_answer())
 		return -1;
-	if (p->l4 != ETH_LEN + (v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)))
+	if (p->answer == ANSWER_TOO_BIG && !v4 && p->flags & PKT_FRAGMENT)
+		plain += sizeof(struct frag_hdr);
+	if (p->l4 != plain)
 		return -1; /* options, extension headers */
 	switch (p->answer) {
 	case ANSWER_TOO_BIG:

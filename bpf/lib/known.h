@@ -112,7 +112,8 @@ static __always_inline int quoted_v4(struct __sk_buff *skb, __u32 off, struct fl
 	__be16 ports[2];
 	__u32 len;
 
-	if (bpf_skb_load_bytes(skb, off, ip, sizeof(*ip)))
+	if (bpf_skb_load_bytes(skb, off, ip, sizeof(*ip)) ||
+	    ip->frag_off & bpf_htons(IP_OFFSET))
 		return -DROP_MALFORMED;
 	len = ip->ihl * 4;
 	if (bpf_skb_load_bytes(skb, off + len, ports, sizeof(ports)))
@@ -128,17 +129,27 @@ static __always_inline int quoted_v4(struct __sk_buff *skb, __u32 off, struct fl
 static __always_inline int quoted_v6(struct __sk_buff *skb, __u32 off, struct flow_key *k,
 				     struct ipv6hdr *ip)
 {
+	__u32 len = sizeof(*ip);
+	struct frag_hdr frag;
 	__be16 ports[2];
 
-	if (bpf_skb_load_bytes(skb, off, ip, sizeof(*ip)) ||
-	    bpf_skb_load_bytes(skb, off + sizeof(*ip), ports, sizeof(ports)))
+	if (bpf_skb_load_bytes(skb, off, ip, sizeof(*ip)))
+		return -DROP_MALFORMED;
+	k->proto = ip->nexthdr;
+	if (ip->nexthdr == IPPROTO_FRAGMENT) {
+		if (bpf_skb_load_bytes(skb, off + len, &frag, sizeof(frag)) ||
+		    frag.offset & bpf_htons(0xfff8))
+			return -DROP_MALFORMED;
+		k->proto = frag.nexthdr;
+		len += sizeof(frag);
+	}
+	if (bpf_skb_load_bytes(skb, off + len, ports, sizeof(ports)))
 		return -DROP_MALFORMED;
 	__builtin_memcpy(&k->saddr, &ip->daddr, sizeof(k->saddr));
 	__builtin_memcpy(&k->daddr, &ip->saddr, sizeof(k->daddr));
 	k->sport = ports[1];
 	k->dport = ports[0];
-	k->proto = ip->nexthdr;
-	return sizeof(*ip);
+	return len;
 }
 
 /*

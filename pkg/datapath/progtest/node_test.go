@@ -39,6 +39,7 @@ var (
 	podB   = netip.MustParseAddr("10.244.1.7")
 	podC   = netip.MustParseAddr("10.244.2.8")
 	podA6  = netip.MustParseAddr("fd00:244::5")
+	podC6  = netip.MustParseAddr("fd00:244:2::8")
 	podB6  = netip.MustParseAddr("fd00:244:1::7")
 	nodeA  = netip.MustParseAddr("192.168.1.1")
 	nodeB  = netip.MustParseAddr("192.168.1.2")
@@ -87,6 +88,7 @@ func newNode(t testing.TB) *node {
 		"10.244.2.0/24":   {Kind: kind(objects.MapRouteKindROUTE_TUNNEL), Hop: objects.Addr(nodeC)},
 		"fd00:244::/64":   {Kind: kind(objects.MapRouteKindROUTE_LOCAL_PODS)},
 		"fd00:244:1::/64": {Kind: kind(objects.MapRouteKindROUTE_NATIVE), Hop: objects.Addr(nodeB), Ifindex: nicB},
+		"fd00:244:2::/64": {Kind: kind(objects.MapRouteKindROUTE_TUNNEL), Hop: objects.Addr(nodeC)},
 		"10.96.0.0/16":    {Kind: kind(objects.MapRouteKindROUTE_SERVICE)},
 		"192.168.1.1/32":  {Kind: kind(objects.MapRouteKindROUTE_SELF)},
 		"192.168.1.2/32":  {Kind: kind(objects.MapRouteKindROUTE_CLUSTER), Ifindex: nicB},
@@ -123,6 +125,7 @@ func (n *node) load(spec func() (*ebpf.CollectionSpec, error)) {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	s.Maps["slots"].MaxEntries = 4096
 	shared := map[string]*ebpf.Map{}
 	for name := range s.Maps {
 		if m, ok := n.maps[name]; ok {

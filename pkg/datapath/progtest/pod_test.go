@@ -30,6 +30,8 @@ func TestFromPod(t *testing.T) {
 		return packet.Build(fromA, packet.ARP{Op: packet.ARPRequest, SenderMAC: macA, SenderIP: sender, TargetIP: nodeA})
 	}
 	nobody := packet.Build(fromA, packet.IPv4{Src: podA, Dst: podA2.Next()}, syn)
+	tooBig6 := packet.Build(fromA, packet.IPv6{Src: podA6, Dst: podC6, NextHeader: 44},
+		packet.Fragment6{More: true, ID: 7}, packet.UDP{Src: 4000, Dst: 53}, packet.Payload(big[:1440]))
 	tooBig := packet.Build(fromA, remote, ack, big)
 	cases := []struct {
 		name    string
@@ -72,6 +74,9 @@ func TestFromPod(t *testing.T) {
 		{name: "too big for the tunnel", in: tooBig, verdict: redirect, mark: markSent, reason: objects.MapDropReasonDROP_TOO_BIG,
 			out: packet.Build(packet.Eth{Src: hostMAC, Dst: macA}, packet.IPv4{Src: podC, Dst: podA, DF: true},
 				packet.ICMP{Type: 3, Code: 4, Rest: 1450}, packet.Quote(tooBig, 40))},
+		{name: "fragment too big for the tunnel, v6", in: tooBig6, verdict: redirect, mark: markSent, reason: objects.MapDropReasonDROP_TOO_BIG,
+			out: packet.Build(packet.Eth{Src: hostMAC, Dst: macA}, packet.IPv6{Src: podC6, Dst: podA6},
+				packet.ICMPv6{Type: 2, Rest: 1450}, packet.Quote(tooBig6, 56))},
 		{name: "too big, to be fragmented by the stack",
 			in: packet.Build(fromA, packet.IPv4{Src: podA, Dst: podC}, packet.UDP{Src: 1, Dst: 2}, big), verdict: pass},
 		{name: "no pod has the address", in: nobody,
