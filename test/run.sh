@@ -69,7 +69,7 @@ kube_source() {
 stage deps test/deps.sh
 stage vet vet
 stage unit unit
-stage endurance go test -timeout 20m ./test/site
+stage endurance go test -count=1 -timeout 20m ./test/site
 stage verify-generate make -s verify-generate
 stage demo make -s demo
 stage broken-demo broken_demo

@@ -5,7 +5,6 @@
 // have to be there.
 //
 //	runtime add|del|check CONF CONTAINER NETNS INTERFACE
-//	runtime churn CONF COUNT PARALLEL ATTEMPTS
 //	runtime echo ADDRESS
 //	runtime load RATE SECONDS ADDRESS
 package main
@@ -40,33 +39,22 @@ func main() {
 // run runs a verb and returns its answer, if it has one.
 func run(args []string) (any, error) {
 	switch {
-	case len(args) == 5 && args[0] == "churn":
-		numbers, err := integers(args[2:])
-		if err != nil {
-			return nil, err
-		}
-		return churn(args[1], numbers[0], numbers[1], numbers[2])
 	case len(args) == 5:
 		return call(args[0], args[1], &libcni.RuntimeConf{ContainerID: args[2], NetNS: args[3], IfName: args[4], Args: podArgs(args[2])})
 	case len(args) == 2 && args[0] == "echo":
 		return nil, echo(args[1])
 	case len(args) == 4 && args[0] == "load":
-		numbers, err := integers(args[1:3])
+		rate, err := strconv.Atoi(args[1])
 		if err != nil {
 			return nil, err
 		}
-		return load(numbers[0], numbers[1], args[3]), nil
+		seconds, err := strconv.Atoi(args[2])
+		if err != nil {
+			return nil, err
+		}
+		return load(rate, seconds, args[3]), nil
 	}
-	return nil, errors.New("usage: runtime add|del|check|churn|echo|load ARGUMENTS")
-}
-
-func integers(texts []string) (numbers []int, err error) {
-	for _, text := range texts {
-		n, parseErr := strconv.Atoi(text)
-		err = errors.Join(err, parseErr)
-		numbers = append(numbers, n)
-	}
-	return numbers, err
+	return nil, errors.New("usage: runtime add|del|check|echo|load ARGUMENTS")
 }
 
 // podArgs is what a runtime tells plugins of a pod.
