@@ -57,7 +57,7 @@ func queue(file *os.File, mode Mode, wait time.Duration) (*os.File, error) {
 		}
 		return file, nil
 	case <-timer.C:
-		go func() { <-locked; file.Close() }()
+		go func() { <-locked; _ = file.Close() }()
 		return nil, fmt.Errorf("lock %s: %w for %s", file.Name(), ErrTimeout, wait)
 	}
 }

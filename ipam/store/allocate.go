@@ -4,10 +4,16 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/patchbay-net/patchbay/ipam"
 )
+
+// ErrPortHeld is matched by Allocate's error if another lease has a host port
+// that is asked for.
+var ErrPortHeld = errors.New("host port is in use")
 
 // Request is what Allocate gives addresses for.
 type Request struct {
@@ -18,7 +24,7 @@ type Request struct {
 }
 
 // Allocate gives one address from each pool, or none and an error: ipam's
-// ErrExhausted, ErrHeld, ErrResting, ErrOutside, or ErrInvalid. An attachment
+// ErrExhausted, ErrHeld, ErrResting, ErrOutside, or ErrInvalid; or ErrPortHeld. An attachment
 // that has a lease which fits the request keeps it, so that an ADD can be made
 // again after a kill; one that doesn't fit is ended first.
 func (s *Store) Allocate(r Request) (lease Lease, err error) {
@@ -27,6 +33,9 @@ func (s *Store) Allocate(r Request) (lease Lease, err error) {
 		return Lease{}, err
 	}
 	err = s.transact(func(t *tables) error {
+		if err := s.checkPorts(t, r.Lease); err != nil {
+			return err
+		}
 		lease = r.Lease
 		held, found, err := s.find(t, r.Lease.Key)
 		switch {
@@ -49,6 +58,28 @@ func (s *Store) Allocate(r Request) (lease Lease, err error) {
 		return Lease{}, err
 	}
 	return lease, nil
+}
+
+// checkPorts looks for another lease that has one of the ports.
+func (s *Store) checkPorts(t *tables, wanted Lease) error {
+	if len(wanted.Ports) == 0 {
+		return nil
+	}
+	leases, err := s.allLeases(t)
+	if err != nil {
+		return err
+	}
+	for _, l := range leases {
+		if l.Key == wanted.Key {
+			continue
+		}
+		for _, p := range wanted.Ports {
+			if slices.ContainsFunc(l.Ports, p.Overlaps) {
+				return fmt.Errorf("%w: %s port %d, by %s (pod %s/%s)", ErrPortHeld, p.Protocol, p.HostPort, l.Key, l.PodNamespace, l.PodName)
+			}
+		}
+	}
+	return nil
 }
 
 // choose picks one address for each pool.

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/patchbay-net/patchbay/ipam/flock"
 )
@@ -52,7 +53,7 @@ func (s *Store) openAs(path string) (*bbolt.DB, error) {
 		FreelistType: bbolt.FreelistMapType,
 		NoStatistics: true,
 	})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("%w: %s", ErrBusy, path)
 	}
 	return db, err

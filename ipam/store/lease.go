@@ -55,9 +55,26 @@ type Lease struct {
 	Netns        string       `json:"netns,omitempty"`
 	MAC          string       `json:"mac,omitempty"`
 
+	Ports []PortMapping `json:"ports,omitempty"`
+
 	// Damaged is set on a lease whose record was lost: key and addresses are
 	// all that is known. It is never stored.
 	Damaged bool `json:"-"`
+}
+
+// PortMapping is a port of the node that leads to one of the attachment's. No
+// two leases have one port of an address.
+type PortMapping struct {
+	HostIP        netip.Addr `json:"hostIP,omitzero"` // zero: every address of the node
+	HostPort      uint16     `json:"hostPort"`
+	ContainerPort uint16     `json:"containerPort"`
+	Protocol      string     `json:"protocol"` // tcp, udp or sctp
+}
+
+// Overlaps reports whether both want one port of an address.
+func (p PortMapping) Overlaps(o PortMapping) bool {
+	return p.HostPort == o.HostPort && p.Protocol == o.Protocol &&
+		(p.HostIP == o.HostIP || !p.HostIP.IsValid() || !o.HostIP.IsValid())
 }
 
 // recordVersion is written into each record.

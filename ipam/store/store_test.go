@@ -346,3 +346,38 @@ func BenchmarkAllocate(b *testing.B) {
 		})
 	}
 }
+
+func TestPorts(t *testing.T) {
+	s, _ := newStore(t, Options{})
+	pools := dualStack(t)
+	with := func(container string, ports ...PortMapping) Request {
+		r := request(container, pools...)
+		r.Lease.Ports = ports
+		return r
+	}
+	local := netip.MustParseAddr("127.0.0.1")
+	allocate(t, s, with("a", PortMapping{HostPort: 80, ContainerPort: 8080, Protocol: "tcp"}))
+	allocate(t, s, with("b", PortMapping{HostIP: local, HostPort: 81, ContainerPort: 8080, Protocol: "tcp"}))
+	tests := []struct {
+		name string
+		port PortMapping
+		want error
+	}{
+		{"taken", PortMapping{HostPort: 80, Protocol: "tcp"}, ErrPortHeld},
+		{"taken on all addresses", PortMapping{HostIP: local, HostPort: 80, Protocol: "tcp"}, ErrPortHeld},
+		{"taken on one", PortMapping{HostPort: 81, Protocol: "tcp"}, ErrPortHeld},
+		{"other address", PortMapping{HostIP: local.Next(), HostPort: 81, Protocol: "tcp"}, nil},
+		{"other protocol", PortMapping{HostPort: 80, Protocol: "udp"}, nil},
+	}
+	for _, test := range tests {
+		if _, err := s.Allocate(with("c", test.port)); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", test.name, err, test.want)
+		}
+	}
+	again := allocate(t, s, with("a", PortMapping{HostPort: 80, ContainerPort: 8080, Protocol: "tcp"}))
+	if found, _, _ := s.Find(again.Key); len(found.Ports) != 1 || found.Ports[0].ContainerPort != 8080 {
+		t.Errorf("ports = %v, want the mapping kept", found.Ports)
+	}
+	release(t, s, "a")
+	allocate(t, s, with("d", PortMapping{HostPort: 80, ContainerPort: 1, Protocol: "tcp"}))
+}

@@ -28,6 +28,17 @@ type Endpoint struct {
 	PodNamespace string       `json:"podNamespace"` // empty if the runtime is not Kubernetes'
 	PodName      string       `json:"podName"`
 	PodUID       string       `json:"podUID"`
+
+	Ports []PortMapping `json:"ports,omitempty"` // host ports that lead to the pod
+}
+
+// PortMapping is a port of the node that leads to one of the pod's. No two
+// pods of a node have one port of an address: leases see to that.
+type PortMapping struct {
+	HostIP        netip.Addr `json:"hostIP,omitzero"` // zero: every address of the node
+	HostPort      uint16     `json:"hostPort"`
+	ContainerPort uint16     `json:"containerPort"`
+	Protocol      string     `json:"protocol"` // tcp, udp or sctp
 }
 
 // EndpointDelete takes an attachment away. Key and generation decide; the rest

@@ -33,7 +33,7 @@ func code(err error) uint {
 		errs []error
 	}{
 		{types.ErrInvalidNetworkConfig, []error{ErrConf, ipam.ErrInvalid, ipam.ErrOutside}},
-		{types.ErrTryAgainLater, []error{store.ErrBusy, ipam.ErrExhausted, ipam.ErrResting, ipam.ErrHeld}},
+		{types.ErrTryAgainLater, []error{store.ErrBusy, store.ErrPortHeld, ipam.ErrExhausted, ipam.ErrResting, ipam.ErrHeld}},
 	} {
 		for _, e := range known.errs {
 			if errors.Is(err, e) {

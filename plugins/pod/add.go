@@ -128,8 +128,12 @@ func (c *conf) endpoint(index int, has leased) (agentapi.Endpoint, error) {
 	if err != nil {
 		return agentapi.Endpoint{}, err
 	}
+	ports := make([]agentapi.PortMapping, len(c.ports))
+	for i, p := range c.ports {
+		ports[i] = agentapi.PortMapping(p)
+	}
 	return agentapi.Endpoint{
-		EndpointKey: c.endpointKey(), Network: c.Name, Netns: c.args.Netns,
+		EndpointKey: c.endpointKey(), Ports: ports, Network: c.Name, Netns: c.args.Netns,
 		HostIfName: c.key.Link(), HostIfIndex: index, HostMAC: c.hostMAC().String(),
 		MAC: c.podMAC().String(), Addrs: has.addrs, Generation: has.generation,
 		PodNamespace: pod.Namespace, PodName: pod.Name, PodUID: pod.UID,

@@ -54,7 +54,7 @@ type inProcess struct {
 
 func (p *inProcess) add() (leased, error) {
 	mac := p.c.podMAC()
-	lease, err := p.n.Allocate(p.c.key, store.Lease{Netns: p.c.args.Netns, MAC: mac.String()})
+	lease, err := p.n.Allocate(p.c.key, store.Lease{Netns: p.c.args.Netns, MAC: mac.String(), Ports: p.c.ports})
 	return fromLease(lease), err
 }
 

@@ -35,7 +35,7 @@ func TestBadConf(t *testing.T) {
 		{"unknown key of ipam", `"durable"`, `"durably"`, types.ErrInvalidNetworkConfig, []string{"durably"}},
 		{"overlapping ranges", `fd00:10:244::/118`, `10.244.2.0/24`, types.ErrInvalidNetworkConfig, []string{"10.244.0.1-10.244.3.254", "10.244.2.1-10.244.2.254"}},
 		{"unknown IPAM plugin", `"patchbay-ipam"`, `"no-such-ipam"`, types.ErrInvalidNetworkConfig, []string{"no-such-ipam"}},
-		{"capability", `"mtu"`, `"capabilities":{"portMappings":true},"mtu"`, types.ErrInvalidNetworkConfig, []string{"portMappings"}},
+		{"capability", `"mtu"`, `"capabilities":{"bandwidth":true},"mtu"`, types.ErrInvalidNetworkConfig, []string{"bandwidth"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

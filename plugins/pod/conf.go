@@ -38,7 +38,9 @@ type conf struct {
 	args *skel.CmdArgs
 	key  store.Key
 	prev *types100.Result
-	mac  net.HardwareAddr // asked for by the runtime; nil: derived
+
+	mac   net.HardwareAddr // asked for by the runtime; nil: derived
+	ports []store.PortMapping
 }
 
 // strictness is how a configuration is read: to make something, all of it must
@@ -60,7 +62,7 @@ func parse(args *skel.CmdArgs, s strictness) (*conf, error) {
 	if s == lenient {
 		return c, nil
 	}
-	for _, check := range []func() error{c.checkKeys, c.checkCapabilities, c.checkMTU, c.checkPaths, c.parseMAC, c.parsePrevious} {
+	for _, check := range []func() error{c.checkKeys, c.checkCapabilities, c.checkMTU, c.checkPaths, c.parseMAC, c.parsePorts, c.parsePrevious} {
 		if err := check(); err != nil {
 			return nil, err
 		}
@@ -101,7 +103,7 @@ func (c *conf) checkKeys() error {
 
 // checkCapabilities refuses what the runtime would rely on in vain.
 func (c *conf) checkCapabilities() error {
-	known := []string{"ips", "mac"}
+	known := []string{"ips", "mac", "portMappings"}
 	wanted := map[string]bool{}
 	for name, on := range c.Capabilities {
 		wanted[name] = on

@@ -4,11 +4,14 @@ package pod
 
 import (
 	"errors"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/skel"
 
+	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/plugins/ipam"
 )
 
@@ -26,7 +29,14 @@ func TestParse(t *testing.T) {
 		{"MTU too small", `"mtu":67,"ipam":{"type":"x"}`, "67"},
 		{"MTU too large", `"mtu":70000,"ipam":{"type":"x"}`, "70000"},
 		{"relative socket", `"agentSocket":"a.sock","ipam":{"type":"x"}`, `agentSocket "a.sock"`},
-		{"port mappings", `"capabilities":{"portMappings":true},"ipam":{"type":"x"}`, `"portMappings"`},
+		{"unknown capability", `"capabilities":{"dns":true},"ipam":{"type":"x"}`, `"dns"`},
+		{"port mappings without our IPAM", `"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80,"protocol":"tcp"}]},"ipam":{"type":"x"}`, "patchbay-ipam"},
+		{"port mappings of another shape", `"runtimeConfig":{"portMappings":7},"ipam":{"type":"patchbay-ipam"}`, "portMappings"},
+		{"no such protocol", `"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80,"protocol":"icmp"}]},"ipam":{"type":"patchbay-ipam"}`, "icmp"},
+		{"port out of range", `"runtimeConfig":{"portMappings":[{"hostPort":80000,"containerPort":80,"protocol":"tcp"}]},"ipam":{"type":"patchbay-ipam"}`, "80000"},
+		{"no container port", `"runtimeConfig":{"portMappings":[{"hostPort":80,"protocol":"tcp"}]},"ipam":{"type":"patchbay-ipam"}`, "container port"},
+		{"no address", `"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80,"protocol":"tcp","hostIP":"x"}]},"ipam":{"type":"patchbay-ipam"}`, `"x"`},
+		{"two of one port", `"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80,"protocol":"tcp"},{"hostPort":80,"containerPort":81,"protocol":"TCP","hostIP":"10.0.0.1"}]},"ipam":{"type":"patchbay-ipam"}`, "twice"},
 		{"bandwidth", `"runtimeConfig":{"bandwidth":{"ingressRate":1}},"ipam":{"type":"x"}`, `"bandwidth"`},
 		{"MAC of a group", `"runtimeConfig":{"mac":"01:00:5e:00:00:01"},"ipam":{"type":"x"}`, "01:00:5e:00:00:01"},
 		{"no MAC", `"runtimeConfig":{"mac":"hello"},"ipam":{"type":"x"}`, "hello"},
@@ -49,6 +59,25 @@ func TestParse(t *testing.T) {
 				t.Errorf("lenient: %v, want nothing to hold up a DEL", err)
 			}
 		})
+	}
+}
+
+func TestParsePorts(t *testing.T) {
+	c, err := parse(call(`{"cniVersion":"1.1.0","name":"n","type":"patchbay","ipam":{"type":"patchbay-ipam"},"runtimeConfig":{"portMappings":[
+		{"hostPort":8080,"containerPort":80,"protocol":"TCP"},
+		{"hostPort":53,"containerPort":5353,"protocol":"udp","hostIP":"0.0.0.0"},
+		{"hostPort":8443,"containerPort":443,"hostIP":"127.0.0.1"},
+		{"hostPort":0,"containerPort":9}]}}`), strict)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []store.PortMapping{
+		{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"},
+		{HostPort: 53, ContainerPort: 5353, Protocol: "udp"},
+		{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 8443, ContainerPort: 443, Protocol: "tcp"},
+	}
+	if !slices.Equal(c.ports, want) {
+		t.Errorf("ports = %+v, want %+v", c.ports, want)
 	}
 }
 

@@ -14,6 +14,9 @@
 //	 "readyFile": "/run/patchbay/ready",             default: beside the socket
 //	 "ipam": {"type": "patchbay-ipam", …}}           in process; any other type is executed
 //
+// Capabilities: ips, mac, and portMappings, which need patchbay-ipam: host ports
+// are kept with the lease, and served by the agent as NodePorts are.
+//
 // The routes of an IPAM result are not needed: all that a pod sends goes to its
 // gateway. A previous result is kept, this plugin's interface is added to it.
 package pod

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -374,5 +375,34 @@ func TestPreviousResultIsKept(t *testing.T) {
 	if len(result.Interfaces) != 3 || len(result.IPs) != 2 || *result.IPs[0].Interface != 0 || *result.IPs[1].Interface != 2 ||
 		result.DNS.Nameservers[0] != "10.5.0.1" {
 		t.Errorf("result = %+v, want ours behind the previous one's", result)
+	}
+}
+
+func TestPortMappings(t *testing.T) {
+	l := newLabWith(t, `"capabilities":{"portMappings":true},"ipam":{"type":"patchbay-ipam","leases":"%[1]s/leases.db","ranges":`+dualStack+`}`)
+	attachment := func(id string) *libcni.RuntimeConf {
+		conf := cnilab.Attachment(id, netlab.New(t))
+		conf.CapabilityArgs = map[string]any{"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}}}
+		return conf
+	}
+	first := attachment("c1")
+	if _, err := l.Add(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	want := []agentapi.PortMapping{{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}}
+	if got := l.agent.list()[agentapi.EndpointKey{ContainerID: "c1", IfName: "eth0"}].Ports; !slices.Equal(got, want) {
+		t.Errorf("the agent got ports %v, want %v", got, want)
+	}
+	if _, err := l.Add(t.Context(), attachment("c2")); code(err) != types.ErrTryAgainLater || !strings.Contains(err.Error(), "8080") || !strings.Contains(err.Error(), "default/c1") {
+		t.Errorf("ADD with the same port = %v (code %d), want code 11, the port and its pod", err, code(err))
+	}
+	if err := l.Check(t.Context(), first); err != nil {
+		t.Errorf("CHECK: %v", err)
+	}
+	if err := l.Del(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Add(t.Context(), attachment("c2")); err != nil {
+		t.Errorf("ADD after DEL: %v", err)
 	}
 }
