@@ -50,7 +50,7 @@ func TestChurn(t *testing.T) {
 		mount, err := netlab.CgroupMount()
 		l.must(err)
 		l.must(l.d.AttachSockets(mount))
-		t.Run("sockets", func(t *testing.T) { c.run(t, limit/2, l.pod, l.pod, l.node) })
+		t.Run("sockets", func(t *testing.T) { c.run(t, limit/2, l.other, l.other, l.node) })
 	})
 }
 
@@ -60,6 +60,8 @@ type churn struct {
 	random *oracle.Random
 	chain  *chain
 	state  *oracle.State
+
+	writing time.Duration // in SetServices
 
 	mu      sync.Mutex
 	history map[target][]epoch // of steady Services
@@ -237,8 +239,11 @@ func (c *churn) write() {
 		c.history[t] = append(list, epoch{from: begin, serving: serving})
 	}
 	c.mu.Unlock()
-	c.lab.must(c.lab.d.SetServices(c.chain.build(c.state)))
+	entries := c.chain.build(c.state)
+	set := time.Now()
+	c.lab.must(c.lab.d.SetServices(entries))
 	end := time.Now()
+	c.writing += end.Sub(set)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for t := range fresh {
@@ -290,7 +295,7 @@ func (c *churn) run(t *testing.T, limit time.Duration, clients ...*netlab.Namesp
 			}
 		})
 	}
-	changes := 0
+	changes, writing := 0, c.writing
 	for ctx.Err() == nil {
 		c.change()
 		c.write()
@@ -301,7 +306,8 @@ func (c *churn) run(t *testing.T, limit time.Duration, clients ...*netlab.Namesp
 		}
 	}
 	wg.Wait()
-	t.Logf("%d changes, %d requests, %d failed", changes, asked.Load(), failed.Load())
+	t.Logf("%d changes, each written in %v; %d requests, %d failed",
+		changes, (c.writing-writing)/time.Duration(max(changes, 1)), asked.Load(), failed.Load())
 	if asked.Load() < 100 || changes < 20 {
 		t.Errorf("%d requests, %d changes: too few", asked.Load(), changes)
 	}

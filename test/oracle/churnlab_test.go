@@ -17,12 +17,12 @@ import (
 	"github.com/patchbay-net/patchbay/test/oracle"
 )
 
-// churnLab is a node, which is the test's own namespace, with a pod that asks,
+// churnLab is a node, which is the test's own namespace, with two pods that ask,
 // one that has all addresses of endpoints, and a client outside.
 type churnLab struct {
-	t                     *testing.T
-	d                     *datapath.Datapath
-	node, pod, pods, away *netlab.Namespace
+	t                            *testing.T
+	d                            *datapath.Datapath
+	node, pod, other, pods, away *netlab.Namespace
 }
 
 const endpointsOfFamily = 1000
@@ -49,8 +49,8 @@ func run(t *testing.T, cmd *exec.Cmd) {
 
 func newChurnLab(t *testing.T) *churnLab {
 	t.Helper()
-	l := &churnLab{t: t, node: netlab.Open(t, "/proc/self/ns/net"), pod: netlab.New(t), pods: netlab.New(t), away: netlab.New(t)}
-	for _, ns := range []*netlab.Namespace{l.node, l.pod, l.pods, l.away} {
+	l := &churnLab{t: t, node: netlab.Open(t, "/proc/self/ns/net"), pod: netlab.New(t), other: netlab.New(t), pods: netlab.New(t), away: netlab.New(t)}
+	for _, ns := range []*netlab.Namespace{l.node, l.pod, l.other, l.pods, l.away} {
 		ns.Sysctl(t, "net/ipv6/conf/default/dad_transmits", "0")
 	}
 	for _, key := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
@@ -83,6 +83,7 @@ func newChurnLab(t *testing.T) *churnLab {
 	}
 	l.must(d.SetRoutes(routes))
 	l.addPod(l.pod, "pod", oracle.PodIP(4, 0, 5), oracle.PodIP(6, 0, 5))
+	l.addPod(l.other, "other", oracle.PodIP(4, 0, 6), oracle.PodIP(6, 0, 6))
 	l.addAll()
 	return l
 }
@@ -104,18 +105,14 @@ func (l *churnLab) addPod(ns *netlab.Namespace, host string, addrs ...netip.Addr
 		ns.Exec(l.t, "ip", family, "route", "add", "default", "via", gateway, "dev", "eth0")
 		ns.Exec(l.t, "ip", "neigh", "add", gateway, "lladdr", net.HardwareAddr(hostMAC[:]).String(), "dev", "eth0", "nud", "permanent")
 	}
-	if ns == l.pod {
+	if ns != l.pods {
 		for _, addr := range addrs {
 			ns.Addr(l.t, "eth0", netip.PrefixFrom(addr, addr.BitLen()).String())
-			l.hostRoute(netip.PrefixFrom(addr, addr.BitLen()), host)
+			family := map[bool]string{true: "-4", false: "-6"}[addr.Is4()]
+			l.ip(fmt.Sprintf("%s route add %s dev %s", family, addr, host))
 		}
 	}
 	l.must(l.d.AddEndpoint(datapath.Endpoint{IfIndex: l.node.Index(l.t, host), HostMAC: hostMAC, MAC: podMAC, Addrs: addrs}))
-}
-
-func (l *churnLab) hostRoute(prefix netip.Prefix, host string) {
-	family := map[bool]string{true: "-4", false: "-6"}[prefix.Addr().Is4()]
-	l.ip(fmt.Sprintf("%s route add %s dev %s", family, prefix, host))
 }
 
 // addAll makes the pod that has the addresses of all endpoints, and serves
@@ -129,9 +126,14 @@ func (l *churnLab) addAll() {
 		}
 	}
 	l.addPod(l.pods, "pods", addrs...)
-	for prefix, family := range map[string]string{"10.244.16.0/20": "-4", "fd00:244::1:0/112": "-6"} {
-		l.pods.Exec(l.t, "ip", family, "route", "add", "local", prefix, "dev", "lo")
-		l.hostRoute(netip.MustParsePrefix(prefix), "pods")
+	mac := l.pods.MAC(l.t, "eth0")
+	for _, r := range []struct{ family, prefix, via string }{
+		{"-4", "10.244.16.0/20", "169.254.9.9"}, {"-6", "fd00:244::1:0/112", "fe80::9:9"},
+	} {
+		l.pods.Exec(l.t, "ip", r.family, "route", "add", "local", r.prefix, "dev", "lo")
+		// The node's stack finds all addresses without asking for each.
+		l.ip(fmt.Sprintf("neigh add %s lladdr %s dev pods nud permanent", r.via, net.HardwareAddr(mac[:])))
+		l.ip(fmt.Sprintf("%s route add %s via %s dev pods onlink", r.family, r.prefix, r.via))
 	}
 	l.pods.Sysctl(l.t, "net/ipv6/ip_nonlocal_bind", "1")
 	l.pods.Run(l.t, func() {

@@ -21,10 +21,10 @@ const (
 
 // settings say how much TestPrograms tries. Isolated tests have no flags, so they
 // are in the environment: PATCHBAY_ORACLE_SEED=1 (the first), and
-// PATCHBAY_ORACLE_TIME=30s (when to stop).
+// PATCHBAY_ORACLE_TIME=20s (when to stop).
 func settings(t *testing.T) (seed uint64, limit time.Duration) {
 	t.Helper()
-	seed, limit = 1, 30*time.Second
+	seed, limit = 1, 20*time.Second
 	var err error
 	if text := os.Getenv("PATCHBAY_ORACLE_SEED"); text != "" {
 		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {

@@ -32,9 +32,19 @@ func (r *Random) Packets(s *State, count int) []Packet {
 		if p.From == Socket && p.Protocol == corev1.ProtocolSCTP {
 			continue // its sockets aren't in every kernel
 		}
+		if n := len(list); n > 0 && r.chance(10) {
+			r.samePort(&p, list[r.IntN(n)])
+		}
 		list = append(list, p)
 	}
 	return list
+}
+
+// samePort lets a packet come from the very address and port of one before.
+func (r *Random) samePort(p *Packet, before Packet) {
+	if before.From == p.From && before.External == p.External && before.Src.Addr().Is4() == p.Src.Addr().Is4() {
+		p.Src = before.Src
+	}
 }
 
 // miss makes some packets go beside their frontend.
