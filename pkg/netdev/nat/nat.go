@@ -2,8 +2,9 @@
 
 // Package nat keeps the nftables table "inet patchbay": pods get the node's
 // address on their way out of the cluster, and what stays within is not
-// tracked by the kernel. Load balancing is not done here; that is the
-// datapath's.
+// tracked by the kernel. What reaches the node by an interface that isn't ours
+// gets neither to pods nor into the tunnel. Load balancing is not done here; that
+// is the datapath's.
 package nat
 
 import (
@@ -28,8 +29,12 @@ type Config struct {
 	Exclude    []netip.Prefix // destinations that see the pod's own address: pods, Services, nodes…
 	Masquerade bool           // false: only tracking is arranged
 	NICs       []NIC          // ways out
+	Links      []int          // indexes of the interfaces whose packets the datapath checks
 	TunnelPort uint16         // UDP port of the tunnel, never used as a source port
-	NodePorts  [2]uint16      // first and last, never used as source ports
+	// TunnelLinks are the indexes of the interfaces that nodes' tunnel packets
+	// come in by; none: there is no tunnel.
+	TunnelLinks []int
+	NodePorts   [2]uint16 // first and last, never used as source ports
 }
 
 // NIC is an interface of the node and the addresses that pods get who leave by it.
@@ -91,7 +96,7 @@ func Remove() error {
 // fingerprint tells tables made from different configurations apart, also
 // across versions of this program.
 func (c Config) fingerprint() string {
-	const version = "1" // of the rules that build makes
+	const version = "2" // of the rules that build makes
 	sum := sha256.Sum256(fmt.Appendf([]byte(version), "%v", c))
 	return "patchbay " + hex.EncodeToString(sum[:8])
 }

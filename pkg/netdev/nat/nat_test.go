@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -245,4 +246,84 @@ func TestMidFlow(t *testing.T) {
 			t.Errorf("%d mid-flow segments left the node", n)
 		}
 	})
+}
+
+// TestKeepOut: what comes by an interface that isn't ours reaches neither pods
+// nor the tunnel, unless a pod has asked for it.
+func TestKeepOut(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		node, pod, ours, other := netlab.Open(t, "/proc/self/ns/net"), netlab.New(t), netlab.New(t), netlab.New(t)
+		netlab.Wire(t, node, "pb0123456789a", pod, "eth0")
+		netlab.Wire(t, node, "eth0", ours, "eth0")
+		netlab.Wire(t, node, "eth1", other, "eth0")
+		pod.Addr(t, "eth0", "10.244.0.2/24")
+		node.Addr(t, "pb0123456789a", "10.244.0.1/24")
+		pod.Route(t, "default", netip.MustParseAddr("10.244.0.1"), "eth0")
+		for i, ns := range []*netlab.Namespace{ours, other} {
+			node.Addr(t, fmt.Sprint("eth", i), fmt.Sprintf("192.168.%d.1/24", i+1))
+			ns.Addr(t, "eth0", fmt.Sprintf("192.168.%d.3/24", i+1))
+			ns.Route(t, "10.244.0.0/16", netip.MustParseAddr(fmt.Sprintf("192.168.%d.1", i+1)), "eth0")
+		}
+		node.Sysctl(t, "net/ipv4/ip_forward", "1")
+		c := config()
+		c.NICs, c.Links = nil, []int{node.Index(t, "eth0")}
+		c.TunnelLinks = c.Links
+		if err := Apply(c); err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range []struct {
+			name string
+			from *netlab.Namespace
+			at   *netlab.Namespace
+			dst  string
+			port int
+			want bool
+		}{
+			{"ours to a pod", ours, pod, "10.244.0.2", 7777, true},
+			{"another to a pod", other, pod, "10.244.0.2", 7777, false},
+			{"ours to the tunnel", ours, node, "192.168.1.1", 4789, true},
+			{"another to the tunnel", other, node, "192.168.2.1", 4789, false},
+			{"another to the node", other, node, "192.168.2.1", 4790, true},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				got, err := received(tt.from, tt.at, netip.AddrPortFrom(netip.MustParseAddr(tt.dst), uint16(tt.port)))
+				if err != nil || got != tt.want {
+					t.Errorf("received %v, %v, want %v", got, err, tt.want)
+				}
+			})
+		}
+		if _, err := sourceSeen("tcp", pod, other, 5555, "192.168.2.3"); err != nil {
+			t.Errorf("a pod asks by the other interface: %v", err)
+		}
+	})
+}
+
+// received tells whether a datagram arrives.
+func received(from, at *netlab.Namespace, dst netip.AddrPort) (bool, error) {
+	var server *net.UDPConn
+	err := at.Do(func() (err error) {
+		server, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(dst))
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	defer server.Close()
+	err = from.Do(func() error {
+		conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(dst))
+		if err != nil {
+			return err
+		}
+		_, err = conn.Write([]byte("x"))
+		return errors.Join(err, conn.Close())
+	})
+	if err != nil {
+		return false, err
+	}
+	err = server.SetReadDeadline(time.Now().Add(time.Second))
+	_, _, readErr := server.ReadFromUDPAddrPort(make([]byte, 9))
+	if errors.Is(readErr, os.ErrDeadlineExceeded) {
+		return false, err
+	}
+	return true, errors.Join(err, readErr)
 }

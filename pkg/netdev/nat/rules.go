@@ -17,12 +17,13 @@ import (
 const (
 	chainUntrackIn  = "untrack-in"
 	chainUntrackOut = "untrack-out"
+	chainTunnel     = "tunnel"
 	chainGuard      = "guard"
 	chainOut        = "out"
 )
 
 func chainNames() []string {
-	return []string{chainUntrackIn, chainUntrackOut, chainGuard, chainOut}
+	return []string{chainUntrackIn, chainUntrackOut, chainTunnel, chainGuard, chainOut}
 }
 
 // builder collects one transaction.
@@ -54,9 +55,17 @@ func (b *builder) build(c Config, mark string) {
 	b.rule(out, udpTo(c.TunnelPort), untrack())
 	b.last(out)
 
+	tunnel := b.chain(chainTunnel, nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
+	if len(c.TunnelLinks) > 0 {
+		b.rule(tunnel, udpTo(c.TunnelPort), notFrom(b.links("tunnel-links", c.TunnelLinks)), drop())
+	}
+	b.last(tunnel)
+
 	guard := b.chain(chainGuard, nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	nat := b.chain(chainOut, nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
+	links := b.links("links", c.Links)
 	for _, f := range families {
+		b.keepOut(guard, f, links)
 		if c.Masquerade {
 			b.guard(guard, f)
 			b.masquerade(nat, f, c)
@@ -64,6 +73,14 @@ func (b *builder) build(c Config, mark string) {
 	}
 	b.last(guard)
 	b.last(nat)
+}
+
+// keepOut keeps from pods what comes by an interface that isn't ours, where no
+// program checks it: from outside nobody reaches pods. Who knows pods' own
+// addresses may ask, and what a pod has asked may answer.
+func (b *builder) keepOut(chain *nftables.Chain, f family, links *nftables.Set) {
+	b.rule(chain, f.is(), f.destination(f.pods, false), f.source(f.exclude, true), notFrom(links), notFromPod(),
+		state(expr.CtStateBitNEW|expr.CtStateBitINVALID), drop())
 }
 
 // guard keeps in what would leave with the pod's own address because the kernel
@@ -161,6 +178,19 @@ func (b *builder) addrMap(name string, f family, nics []NIC) *nftables.Set {
 	return set
 }
 
+// links is a set of interfaces.
+func (b *builder) links(name string, indexes []int) *nftables.Set {
+	set := &nftables.Set{Table: b.table, Name: name, KeyType: nftables.TypeIFIndex, KeyByteOrder: binaryutil.NativeEndian}
+	var elements []nftables.SetElement
+	for _, index := range indexes {
+		elements = append(elements, nftables.SetElement{Key: binaryutil.NativeEndian.PutUint32(uint32(index))})
+	}
+	if err := b.conn.AddSet(set, elements); err != nil {
+		b.errs = append(b.errs, err)
+	}
+	return set
+}
+
 func lastAddr(p netip.Prefix) netip.Addr {
 	raw := p.Addr().AsSlice()
 	for i := p.Bits(); i < len(raw)*8; i++ {
@@ -239,6 +269,23 @@ func sourcePorts(r [2]uint16) []expr.Any {
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
 		&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: binaryutil.BigEndian.PutUint16(r[0])},
 		&expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: binaryutil.BigEndian.PutUint16(r[1])},
+	}
+}
+
+// notFrom matches what came in by none of the interfaces.
+func notFrom(links *nftables.Set) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIF, Register: 1},
+		&expr.Lookup{SourceRegister: 1, SetName: links.Name, SetID: links.ID, Invert: true},
+	}
+}
+
+// notFromPod matches what came in neither from a pod nor out of the tunnel: their
+// names begin alike.
+func notFromPod() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte("pb")},
 	}
 }
 

@@ -317,7 +317,8 @@ func (b *builder) mtus() {
 }
 
 // nat plans the masquerade: pods' own addresses are seen by pods, Services and
-// nodes, and where configured.
+// nodes, and where configured. Tunnel packets may come in by our NICs, and by
+// whatever else leads to a node.
 func (b *builder) nat() {
 	c := b.in.Config
 	b.net.NAT = nat.Config{Masquerade: *c.Masquerade.Enabled, TunnelPort: c.Routing.VXLAN.Port, NodePorts: [2]uint16{30000, 32767}}
@@ -333,6 +334,7 @@ func (b *builder) nat() {
 		if n.Role == nic.Ignored {
 			continue
 		}
+		b.net.NAT.Links = append(b.net.NAT.Links, n.Index)
 		var addrs []netip.Addr
 		for _, is4 := range []bool{true, false} {
 			if src := b.source(is4, n); src.IsValid() {
@@ -341,6 +343,14 @@ func (b *builder) nat() {
 		}
 		if len(addrs) > 0 {
 			b.net.NAT.NICs = append(b.net.NAT.NICs, nat.NIC{Index: n.Index, Addrs: addrs})
+		}
+	}
+	if b.net.NeedTunnel {
+		b.net.NAT.TunnelLinks = slices.Clone(b.net.NAT.Links)
+		for _, p := range b.net.Peers {
+			if !slices.Contains(b.net.NAT.TunnelLinks, p.IfIndex) {
+				b.net.NAT.TunnelLinks = append(b.net.NAT.TunnelLinks, p.IfIndex)
+			}
 		}
 	}
 }

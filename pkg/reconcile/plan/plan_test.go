@@ -221,7 +221,7 @@ func TestConflist(t *testing.T) {
 		t.Fatal(err)
 	}
 	var want any
-	text := `{"cniVersion":"1.1.0","name":"patchbay","plugins":[{"type":"patchbay","mtu":1450,"agentSocket":"/run/patchbay/agent.sock",
+	text := `{"cniVersion":"1.1.0","name":"patchbay","plugins":[{"type":"patchbay","capabilities":{"portMappings":true},"mtu":1450,"agentSocket":"/run/patchbay/agent.sock",
 	 "ipam":{"type":"patchbay-ipam","leases":"/run/patchbay/leases.db","coolDown":"1m0s",
 	  "ranges":[[{"subnet":"10.244.0.0/24"},{"subnet":"10.244.9.0/26","exclude":["10.244.9.7/32"]}],[{"subnet":"fd00:244::/120"}]]}}]}`
 	if err := json.Unmarshal([]byte(text), &want); err != nil {
