@@ -110,13 +110,16 @@ func (r *Reconciler) podCIDRs() []netip.Prefix {
 // balance computes what the objects say about Services: all frontends, the
 // health-check node ports, and what is wrong.
 func (r *Reconciler) balance() (entries []service.Entry, checks []service.HealthCheck, problems map[string]error) {
+	ports := plan.PodPorts(r.pods.List())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	self, ok := r.services.Node(r.Config.NodeName)
 	if !ok {
 		self.Name = r.Config.NodeName
 	}
-	entries = r.services.Entries(self.Service(r.nodePortAddrs()), nicRoles(r.Config.Services.NodePortNICs))
+	roles, addrs := nicRoles(r.Config.Services.NodePortNICs), r.nodePortAddrs()
+	entries = r.services.Entries(self.Service(addrs), roles)
+	entries = plan.Join(entries, plan.HostPorts(ports, r.Config.NodeName, addrs, roles))
 	problems = make(map[string]error)
 	for _, p := range r.services.Problems() {
 		problems["object "+string(p.Kind)+" "+p.Key.String()] = p.Err

@@ -132,11 +132,12 @@ const (
 // New returns a Reconciler with the objects of the snapshot, if there is one.
 func New(o Options) *Reconciler {
 	r := &Reconciler{
-		Options: o, problems: problems.New(o.Log), pods: endpoints.New(o.Datapath, o.Leases, o.Config.Paths.Gate(), o.Log), sysctls: netdev.Sysctls(o.Config.Paths.Sysctl), started: time.Now(),
+		Options: o, problems: problems.New(o.Log), sysctls: netdev.Sysctls(o.Config.Paths.Sysctl), started: time.Now(),
 		wake: make(chan struct{}, 1), note: make(chan struct{}, 1), synced: make(chan struct{}),
 		services: convert.NewServices(o.Config.ServiceCIDRs), dirty: partAll,
 		groups: map[int]bool{}, attached: map[int]datapath.NIC{},
 	}
+	r.pods = endpoints.New(o.Datapath, o.Leases, o.Config.Paths.Gate(), func() { r.touch(partServices) }, o.Log)
 	r.restore()
 	return r
 }

@@ -45,6 +45,7 @@ type Table struct {
 	leases   *store.Store
 	gate     string // lock file that every ADD holds shared
 	log      *slog.Logger
+	ports    func()        // is told when host ports changed
 	reap     chan struct{} // there is something for the reaper
 
 	mu        sync.Mutex
@@ -59,10 +60,11 @@ type endpoint struct {
 }
 
 // New returns a table without endpoints; Adopt finds those that are there.
-// Gate is the lock file that each ADD holds shared from before its lease is made.
-func New(dp Datapath, leases *store.Store, gate string, log *slog.Logger) *Table {
+// Gate is the lock file that each ADD holds shared from before its lease is
+// made; ports is called when host ports have changed.
+func New(dp Datapath, leases *store.Store, gate string, ports func(), log *slog.Logger) *Table {
 	return &Table{
-		datapath: dp, leases: leases, gate: gate, log: log, reap: make(chan struct{}, 1),
+		datapath: dp, leases: leases, gate: gate, ports: ports, log: log, reap: make(chan struct{}, 1),
 		endpoints: map[agentapi.EndpointKey]*endpoint{}, doomed: map[int]string{},
 	}
 }
@@ -76,15 +78,25 @@ func (t *Table) Add(e agentapi.Endpoint) error {
 	if err := t.datapath.AddEndpoint(dp); err != nil {
 		return fmt.Errorf("endpoint %s/%s on %s: %w", e.ContainerID, e.IfName, e.HostIfName, err)
 	}
+	t.put(&endpoint{Endpoint: e})
+	return nil
+}
+
+// put remembers an endpoint. Of several with one address the last counts.
+func (t *Table) put(e *endpoint) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	for key, other := range t.endpoints { // a later lease of the same address counts
+	ports := len(e.Ports) > 0
+	for key, other := range t.endpoints {
 		if key != e.EndpointKey && slices.ContainsFunc(other.Addrs, func(a netip.Addr) bool { return slices.Contains(e.Addrs, a) }) {
+			ports = ports || len(other.Ports) > 0
 			delete(t.endpoints, key)
 		}
 	}
-	t.endpoints[e.EndpointKey] = &endpoint{Endpoint: e}
-	return nil
+	t.endpoints[e.EndpointKey] = e
+	t.mu.Unlock()
+	if ports {
+		t.ports()
+	}
 }
 
 func toDatapath(e agentapi.Endpoint) (datapath.Endpoint, error) {
@@ -119,6 +131,9 @@ func (t *Table) Delete(d agentapi.EndpointDelete) error {
 	}
 	delete(t.endpoints, d.EndpointKey)
 	t.mu.Unlock()
+	if kept != nil && len(kept.Ports) > 0 {
+		t.ports()
+	}
 	if err := t.forget(kept, d); err != nil {
 		return fmt.Errorf("endpoint %s/%s: %w", d.ContainerID, d.IfName, err)
 	}
@@ -206,6 +221,7 @@ func (t *Table) GC(gc agentapi.GC) error {
 	}
 	t.mu.Unlock()
 	var errs []error
+	t.ports()
 	for _, e := range stale {
 		errs = append(errs, t.datapath.RemoveEndpoint(datapath.Endpoint{IfIndex: e.HostIfIndex, Addrs: e.Addrs}))
 	}
@@ -260,14 +276,25 @@ func (t *Table) Adopt() error {
 			errs = append(errs, t.datapath.RemoveEndpoint(h))
 		}
 	}
+	t.forgetDead(before, live)
+	return errors.Join(errs...)
+}
+
+// forgetDead forgets the endpoints whose link is no more, of those that were
+// known before it was looked.
+func (t *Table) forgetDead(before map[agentapi.EndpointKey]*endpoint, live map[int]bool) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	for key, e := range before { // not those added meanwhile
+	ports := false
+	for key, e := range before {
 		if t.endpoints[key] == e && !live[e.HostIfIndex] {
 			delete(t.endpoints, key)
+			ports = ports || len(e.Ports) > 0
 		}
 	}
-	return errors.Join(errs...)
+	t.mu.Unlock()
+	if ports {
+		t.ports()
+	}
 }
 
 // adopt takes over an endpoint from its lease and link.
@@ -276,6 +303,9 @@ func (t *Table) adopt(lease store.Lease, link netdev.Link) error {
 		EndpointKey: agentapi.EndpointKey(lease.Key), Network: lease.Network, Netns: lease.Netns, HostIfName: link.Name, HostIfIndex: link.Index,
 		HostMAC: net.HardwareAddr(link.MAC[:]).String(), MAC: lease.MAC, Addrs: lease.Addrs, Generation: lease.Generation,
 		PodNamespace: lease.PodNamespace, PodName: lease.PodName, PodUID: lease.PodUID,
+	}
+	for _, p := range lease.Ports {
+		e.Ports = append(e.Ports, agentapi.PortMapping(p))
 	}
 	t.mu.Lock()
 	known := t.endpoints[e.EndpointKey]
@@ -299,9 +329,7 @@ func (t *Table) adopt(lease store.Lease, link netdev.Link) error {
 		adopted.problem = err.Error()
 		t.log.Warn("adopt endpoint", "lease", lease.Key, "err", err)
 	}
-	t.mu.Lock()
-	t.endpoints[e.EndpointKey] = adopted
-	t.mu.Unlock()
+	t.put(adopted)
 	return nil
 }
 

@@ -41,6 +41,7 @@ type lab struct {
 	dp         *fake
 	leases     *store.Store
 	gate       string
+	ports      int // times that host ports changed
 	table      *Table
 }
 
@@ -48,7 +49,7 @@ func newLab(t *testing.T) *lab {
 	l := &lab{here: netlab.Open(t, "/proc/self/ns/net"), peer: netlab.New(t), dp: &fake{}}
 	l.leases = store.New(filepath.Join(t.TempDir(), "leases.db"), store.Options{})
 	l.gate = filepath.Join(t.TempDir(), "cni.lock")
-	l.table = New(l.dp, l.leases, l.gate, slog.New(slog.DiscardHandler))
+	l.table = New(l.dp, l.leases, l.gate, func() { l.ports++ }, slog.New(slog.DiscardHandler))
 	go l.table.Run(t.Context())
 	return l
 }
@@ -95,6 +96,14 @@ func TestEndpoints(t *testing.T) {
 			t.Error("check of a deleted endpoint succeeds")
 		}
 		netlab.Wire(t, l.here, "pb0123456789b", l.peer, "eth8")
+		if l.ports != 0 {
+			t.Errorf("host ports changed %d times without any", l.ports)
+		}
+		mapped := pod("c3", 43)
+		mapped.Ports = []agentapi.PortMapping{{HostPort: 80, ContainerPort: 8080, Protocol: "tcp"}}
+		if err := errors.Join(l.table.Add(mapped), l.table.Delete(agentapi.EndpointDelete{EndpointKey: mapped.EndpointKey})); err != nil || l.ports != 2 {
+			t.Errorf("host ports changed %d times, %v, want at ADD and DEL", l.ports, err)
+		}
 		one, two := pod("c1", 41), pod("c2", l.here.Index(t, "pb0123456789b"))
 		two.Addrs = []netip.Addr{netip.MustParseAddr("10.244.0.8")}
 		if err := errors.Join(l.table.Add(one), l.table.Add(two)); err != nil {

@@ -24,10 +24,16 @@ type conflist struct {
 }
 
 type podPlugin struct {
-	Type        string   `json:"type"`
-	MTU         int      `json:"mtu"`
-	AgentSocket string   `json:"agentSocket"`
-	IPAM        ipamConf `json:"ipam"`
+	Type         string       `json:"type"`
+	Capabilities capabilities `json:"capabilities"`
+	MTU          int          `json:"mtu"`
+	AgentSocket  string       `json:"agentSocket"`
+	IPAM         ipamConf     `json:"ipam"`
+}
+
+// capabilities are what the runtime may ask of the plugin.
+type capabilities struct {
+	PortMappings bool `json:"portMappings"`
 }
 
 type ipamConf struct {
@@ -93,7 +99,7 @@ func Conflist(ranges []PodRange, mtu int, paths config.Paths) ([]byte, error) {
 		return nil, nil
 	}
 	raw, err := json.MarshalIndent(conflist{CNIVersion: "1.1.0", Name: NetworkName, Plugins: []podPlugin{{
-		Type: "patchbay", MTU: mtu, AgentSocket: paths.AgentSocket(),
+		Type: "patchbay", Capabilities: capabilities{PortMappings: true}, MTU: mtu, AgentSocket: paths.AgentSocket(),
 		IPAM: ipamConf{Type: "patchbay-ipam", Leases: paths.Leases(), CoolDown: cmp.Or(coolDown, time.Minute).String(), Ranges: sets},
 	}}}, "", "  ")
 	return append(raw, '\n'), err

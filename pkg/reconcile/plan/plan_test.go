@@ -141,11 +141,15 @@ func TestBehindRouter(t *testing.T) {
 	in := input(t, "")
 	in.Tunnel = 7
 	in.Nodes = append(in.Nodes, Node{Name: "c", InternalIPs: addrs("10.77.0.3"), PodCIDRs: prefixes("10.244.2.0/24", "fd00:244:0:2::/64")})
+	in.Way = func(netip.Addr) int { return 9 }
 	n := Build(in)
+	if !slices.Equal(n.NAT.TunnelLinks, []int{2, 3, 9}) {
+		t.Errorf("links for the tunnel %v, want the NICs and the way to the node", n.NAT.TunnelLinks)
+	}
 	check(t, n, []string{
 		kindLine("10.244.1.0/24", datapath.RouteNative), kindLine("10.244.2.0/24", datapath.RouteTunnel) + " via 10.77.0.3 if 7",
 		kindLine("fd00:244:0:2::/64", datapath.RouteTunnel) + " via 10.77.0.3 if 7", kindLine("10.77.0.3/32", datapath.RouteCluster) + " via 10.77.0.3 if 7",
-		"peer c 10.77.0.3 if 3 mac 000000000000",
+		"peer c 10.77.0.3 if 9 mac 000000000000",
 	}, "resolve 10.77.0.3")
 	if n.PodMTU != 1500 {
 		t.Errorf("pods' MTU %d, want the full 1500", n.PodMTU)
@@ -175,6 +179,9 @@ func TestNAT(t *testing.T) {
 		if !slices.Contains(c.Exclude, p) {
 			t.Errorf("exclude %v lacks %s", c.Exclude, p)
 		}
+	}
+	if !slices.Equal(c.Links, []int{2, 3}) || c.TunnelLinks != nil {
+		t.Errorf("links %v, for the tunnel %v, want the NICs of ours, and none without a tunnel", c.Links, c.TunnelLinks)
 	}
 	if len(c.NICs) != 2 || c.NICs[0].Addrs[0] != netip.MustParseAddr("192.168.1.1") || !c.Masquerade {
 		t.Errorf("NICs %v, masquerade %v", c.NICs, c.Masquerade)
