@@ -267,7 +267,7 @@ func answerTCP(l net.Listener) {
 }
 
 func answerUDP(c net.PacketConn) {
-	buf := make([]byte, 2048)
+	buf := make([]byte, 1<<16)
 	for {
 		n, from, err := c.ReadFrom(buf)
 		if err != nil {
