@@ -129,6 +129,7 @@ func (b *builder) entry(kind Kind, ip netip.Addr, port uint16, scope Scope) Entr
 		Port:     PortName{b.svc.Namespace, b.svc.Name, b.port.Name},
 		Kind:     kind,
 		Backends: c.cluster,
+		Serving:  c.serving,
 		Affinity: b.svc.Affinity,
 		// Which node a client's packets come in by may change; the backend should not.
 		Consistent: scope == External,

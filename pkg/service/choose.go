@@ -10,9 +10,10 @@ import (
 
 // choice is which endpoints of one family serve one port of a Service.
 type choice struct {
-	cluster []Backend // for traffic policy Cluster
-	local   []Backend // for traffic policy Local
-	any     bool      // whether any node has a usable one
+	cluster []Backend        // for traffic policy Cluster
+	local   []Backend        // for traffic policy Local
+	any     bool             // whether any node has a usable one
+	serving []netip.AddrPort // for UDP: all that serve, of any node; sorted
 }
 
 // choose picks the backends of a port, per family: ready endpoints, or where
@@ -29,7 +30,24 @@ func choose(node NodeInfo, port Port, endpoints []Endpoint) (v4, v6 choice) {
 			own6 = append(own6, ep)
 		}
 	}
-	return chooseFamily(node, own4), chooseFamily(node, own6)
+	v4, v6 = chooseFamily(node, own4), chooseFamily(node, own6)
+	if port.Protocol == UDP {
+		v4.serving, v6.serving = serving(own4), serving(own6)
+	}
+	return v4, v6
+}
+
+// serving returns the endpoints that a flow may stay with, though policies,
+// hints or termination may keep new ones away.
+func serving(endpoints []*Endpoint) []netip.AddrPort {
+	var list []netip.AddrPort
+	for _, ep := range endpoints {
+		if ep.Ready || ep.Serving {
+			list = append(list, netip.AddrPortFrom(ep.Addr, ep.Port))
+		}
+	}
+	slices.SortFunc(list, netip.AddrPort.Compare)
+	return slices.Compact(list)
 }
 
 func chooseFamily(node NodeInfo, endpoints []*Endpoint) choice {

@@ -220,8 +220,9 @@ type Entry struct {
 	Frontend      Frontend
 	Port          PortName
 	Kind          Kind
-	Backends      []Backend // sorted by address and port, without duplicates
-	Empty         Action    // what happens to packets while Backends is empty
+	Backends      []Backend        // sorted by address and port, without duplicates
+	Serving       []netip.AddrPort // UDP: all endpoints that serve, chosen or not, sorted; flows to others end
+	Empty         Action           // what happens to packets while Backends is empty
 	Affinity      time.Duration
 	SourceRanges  []netip.Prefix // sorted; empty: all sources
 	Consistent    bool           // the slots are a Maglev table, the same on all nodes

@@ -91,7 +91,8 @@ func before(a, b *service.Entry) bool {
 func same(a, b *service.Entry) bool {
 	return a.Port == b.Port && a.Kind == b.Kind && a.Empty == b.Empty && a.Affinity == b.Affinity &&
 		a.Consistent == b.Consistent && a.SocketLB == b.SocketLB && a.NodePortRoles == b.NodePortRoles &&
-		slices.Equal(a.SourceRanges, b.SourceRanges) && slices.Equal(a.Backends, b.Backends)
+		slices.Equal(a.SourceRanges, b.SourceRanges) && slices.Equal(a.Backends, b.Backends) &&
+		slices.Equal(a.Serving, b.Serving)
 }
 
 // hasAddress tells whether an entry's address is a Service's alone. A node's

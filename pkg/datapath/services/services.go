@@ -89,7 +89,7 @@ func (s *Services) Close() error { return unix.Munmap(s.bytes) }
 //  3. frontends that are new or differ;
 //  4. frontends that are gone; only then are their words and source ranges
 //     unused, and are cleared;
-//  5. flows of UDP backends that are gone: after 2 none can be made again.
+//  5. flows to UDP endpoints that no longer serve: after 2 none can be made again.
 //
 // What can't be done (no room for one Service) is reported, and the rest done;
 // the Service concerned stays as it was.
@@ -103,11 +103,8 @@ func (s *Services) Set(entries []service.Entry) error {
 	s.count(c.entries, 1)
 	p := s.plan(c.entries)
 	errs := []error{s.addSources(p)}
-	gone, err := s.switchTables(p)
-	errs = append(errs, err, s.writeFrontends(p), s.deleteFrontends(p, c.had))
-	more, err := s.clear()
-	errs = append(errs, err, s.flush(append(gone, more...)))
-	err = errors.Join(errs...)
+	errs = append(errs, s.switchTables(p), s.writeFrontends(p), s.deleteFrontends(p, c.had), s.clear(), s.flush(c))
+	err := errors.Join(errs...)
 	s.entries = nil
 	if err == nil {
 		s.entries = slices.Clone(entries)
@@ -131,8 +128,8 @@ func (s *Services) wake() {
 }
 
 // clear takes out the words and source ranges that no frontend names any
-// more, and returns the UDP backends that went with them.
-func (s *Services) clear() ([]uint32, error) {
+// more.
+func (s *Services) clear() error {
 	var gone []uint32
 	for word, users := range s.users {
 		if users > 0 {
@@ -149,8 +146,7 @@ func (s *Services) clear() ([]uint32, error) {
 		s.wordIDs.release(span{word, 1}, s.clock().Add(grace))
 		delete(s.tables, word)
 	}
-	udp, err := s.retire(gone)
-	return udp, errors.Join(err, s.clearSources())
+	return errors.Join(s.retire(gone), s.clearSources())
 }
 
 // setWord is the one store that switches a Service.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -339,29 +340,66 @@ func TestNoRoomForSourceRanges(t *testing.T) {
 func TestFlush(t *testing.T) {
 	l := newLab(t)
 	s := l.open(t)
-	udp := entry("10.96.0.10:53", backends("10.0.0.1:53", "10.0.0.2:53")...)
-	udp.Frontend.Protocol = service.UDP
-	set(t, s, udp)
-	flow := func(proto uint8, port uint16, backend uint32) objects.MapFlowKey {
-		key := objects.MapFlowKey{Sport: port, Proto: proto}
-		if err := l.maps.Flows.Update(key, &objects.MapFlow{Backend: backend}, ebpf.UpdateAny); err != nil {
-			t.Fatal(err)
+	udp := func(frontend string, serving string, b ...string) service.Entry {
+		e := entry(frontend, backends(b...)...)
+		e.Frontend.Protocol = service.UDP
+		for addr := range strings.FieldsSeq(serving) {
+			e.Serving = append(e.Serving, netip.MustParseAddrPort(addr))
 		}
-		return key
+		return e
 	}
-	gone, kept, tcp := flow(17, 1, 1), flow(17, 2, 2), flow(6, 3, 1)
-	udp.Backends = udp.Backends[1:]
-	set(t, s, udp)
-	for _, tt := range []struct {
-		name string
-		key  objects.MapFlowKey
-		want bool
-	}{{"of the backend that is gone", gone, false}, {"of another", kept, true}, {"TCP", tcp, true}} {
-		var v objects.MapFlow
-		if err := l.maps.Flows.Lookup(tt.key, &v); (err == nil) != tt.want {
-			t.Errorf("flow %s: want there %v, got %v", tt.name, tt.want, err)
+	const first, second, other = "10.0.0.1:53", "10.0.0.2:53", "10.0.0.3:53"
+	client, dns, gone := netip.MustParseAddrPort("10.0.0.9:4000"), netip.MustParseAddrPort("10.96.0.10:53"), netip.MustParseAddrPort("10.96.0.11:53")
+	set(t, s, udp(dns.String(), first+" "+second, first, second), udp(gone.String(), other, other))
+	// flow makes both directions, at a port of the client's own.
+	flow := func(proto uint8, frontend netip.AddrPort, backend string, port uint16) []objects.MapFlowKey {
+		b, c, f := netip.MustParseAddrPort(backend), netip.AddrPortFrom(client.Addr(), port), frontend
+		key := func(src, dst netip.AddrPort) objects.MapFlowKey {
+			return objects.MapFlowKey{Saddr: objects.Addr(src.Addr()), Daddr: objects.Addr(dst.Addr()),
+				Sport: objects.Port(src.Port()), Dport: objects.Port(dst.Port()), Proto: proto}
+		}
+		to := func(src, dst netip.AddrPort, flags objects.MapFlowFlags) *objects.MapFlow {
+			return &objects.MapFlow{Saddr: objects.Addr(src.Addr()), Daddr: objects.Addr(dst.Addr()),
+				Sport: objects.Port(src.Port()), Dport: objects.Port(dst.Port()), Backend: 1, Flags: uint8(flags)}
+		}
+		for k, v := range map[objects.MapFlowKey]*objects.MapFlow{
+			key(c, f): to(c, b, 0), key(b, c): to(f, c, objects.MapFlowFlagsFLOW_REPLY),
+		} {
+			if err := l.maps.Flows.Update(k, v, ebpf.UpdateAny); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return []objects.MapFlowKey{key(c, f), key(b, c)}
+	}
+	want := func(what string, keys []objects.MapFlowKey, there bool) {
+		t.Helper()
+		for _, key := range keys {
+			var v objects.MapFlow
+			if err := l.maps.Flows.Lookup(key, &v); (err == nil) != there {
+				t.Errorf("%s: want there %v, got %v", what, there, err)
+			}
 		}
 	}
+	one, two, three := flow(17, dns, first, 1), flow(17, dns, second, 2), flow(17, gone, other, 3)
+	tcp := flow(6, dns, first, 4)
+
+	set(t, s, udp(dns.String(), first+" "+second, second), udp(gone.String(), other, other))
+	want("an endpoint that still serves, though nothing new goes there", one, true)
+
+	set(t, s, udp(dns.String(), second, second))
+	want("an endpoint that no longer serves", one, false)
+	want("one that does", two, true)
+	want("a Service that is gone", three, false)
+	want("TCP", tcp, true)
+
+	one = flow(17, dns, first, 1)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = l.open(t)
+	set(t, s, udp(dns.String(), second, second))
+	want("after a restart, one that serves", two, true)
+	want("after a restart, one that doesn't", one, false)
 }
 
 // TestSetRandom compares many small changes with what one Set on fresh maps

@@ -35,8 +35,7 @@ type batch struct {
 }
 
 // switchTables writes what groups need that is new, then switches their words.
-// It returns the indexes of the UDP backends that are in no table any more.
-func (s *Services) switchTables(p *plan) ([]uint32, error) {
+func (s *Services) switchTables(p *plan) error {
 	var b batch
 	var errs []error
 	next := map[*group]*table{}
@@ -53,14 +52,13 @@ func (s *Services) switchTables(p *plan) ([]uint32, error) {
 	if err := b.write(s.maps); err != nil {
 		// Nothing was switched, and what was allocated is not in use.
 		s.abandon(next)
-		return nil, errors.Join(append(errs, err)...)
+		return errors.Join(append(errs, err)...)
 	}
 	var gone []uint32
 	for g, t := range next {
 		gone = append(gone, s.switchTable(g.word, t)...)
 	}
-	udp, err := s.retire(gone)
-	return udp, errors.Join(append(errs, err)...)
+	return errors.Join(append(errs, s.retire(gone))...)
 }
 
 // build makes a group's table. It returns nil if the one it has is the same,
@@ -200,24 +198,20 @@ func (s *Services) switchTable(word uint32, t *table) []uint32 {
 }
 
 // retire marks backends as gone, so that nothing new sticks to them, and lets
-// their indexes rest. A program that just chose one may still use it. It
-// returns those of UDP.
-func (s *Services) retire(ids []uint32) (udp []uint32, err error) {
+// their indexes rest. A program that just chose one may still use it.
+func (s *Services) retire(ids []uint32) error {
 	for _, id := range ids {
 		var b objects.MapBackend
 		if err := s.maps.Backends.Lookup(id, &b); err != nil {
-			return udp, fmt.Errorf("read backend %d: %w", id, err)
+			return fmt.Errorf("read backend %d: %w", id, err)
 		}
 		b.Flags |= uint8(objects.MapBackendFlagsBACKEND_GONE)
 		if err := s.maps.Backends.Update(id, &b, ebpf.UpdateExist); err != nil {
-			return udp, fmt.Errorf("retire backend %d: %w", id, err)
+			return fmt.Errorf("retire backend %d: %w", id, err)
 		}
 		s.backendIDs.release(span{id, 1}, s.clock().Add(grace))
-		if b.Proto == uint8(service.UDP) {
-			udp = append(udp, id)
-		}
 	}
-	return udp, nil
+	return nil
 }
 
 // abandon gives back what tables that were never switched to had allocated.
