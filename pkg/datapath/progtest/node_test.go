@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -61,21 +62,20 @@ var (
 // node is one node's programs on maps of its own.
 type node struct {
 	t        testing.TB
+	whole    testing.TB // the test that t is part of
 	ns       *netlab.Namespace
 	maps     map[string]*ebpf.Map
 	programs map[string]*ebpf.Program
 	backends uint32
 }
 
-// newNode loads every program and gives the node its pods, routes and peers.
+// newNode makes the maps and gives the node its pods, routes and peers.
 func newNode(t testing.TB) *node {
 	t.Helper()
 	netlab.Require(t)
-	n := &node{t: t, ns: netlab.New(t), maps: map[string]*ebpf.Map{}, programs: map[string]*ebpf.Program{}}
+	n := &node{t: t, whole: t, ns: netlab.New(t), maps: map[string]*ebpf.Map{}, programs: map[string]*ebpf.Program{}}
 	n.beNIC()
-	n.load(objects.LoadTcPod)
-	n.load(objects.LoadTcUplink)
-	n.load(objects.LoadTcTunnel)
+	n.load(objects.LoadMap)
 	n.put("config", uint32(0), objects.MapConfig{TunnelIfindex: tunnel, TunnelMtu: 1450, TunnelVni: 20546, TunnelPort: objects.Port(4789)})
 	n.put("nics", uint32(here), objects.MapNic{V4: objects.Addr(nodeA), Mtu: 1500, Mac: nicMAC, Role: 1})
 	n.endpoint(podA, here, macA)
@@ -118,13 +118,17 @@ func (n *node) beNIC() {
 
 func kind(k objects.MapRouteKind) uint8 { return uint8(k) }
 
-// load loads an object on the maps that the node has, and keeps its own.
-func (n *node) load(spec func() (*ebpf.CollectionSpec, error)) {
+// load loads an object on the maps that the node has, and keeps its own. Given
+// programs' names, it loads those alone.
+func (n *node) load(spec func() (*ebpf.CollectionSpec, error), only ...string) {
 	n.t.Helper()
 	s, err := spec()
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	maps.DeleteFunc(s.Programs, func(name string, _ *ebpf.ProgramSpec) bool {
+		return len(only) > 0 && !slices.Contains(only, name)
+	})
 	s.Maps["slots"].MaxEntries = 4096
 	shared := map[string]*ebpf.Map{}
 	for name := range s.Maps {
@@ -140,13 +144,31 @@ func (n *node) load(spec func() (*ebpf.CollectionSpec, error)) {
 		}
 		n.t.Fatal(err)
 	}
-	n.t.Cleanup(c.Close)
+	n.whole.Cleanup(c.Close)
 	for name, m := range c.Maps {
 		if _, ok := n.maps[name]; !ok && !strings.HasPrefix(name, ".") {
 			n.maps[name] = m
 		}
 	}
 	maps.Copy(n.programs, c.Programs)
+}
+
+// program is a program, loaded at its first use: on an emulated machine the
+// verifier takes seconds for each.
+func (n *node) program(name string) *ebpf.Program {
+	n.t.Helper()
+	object := map[string]func() (*ebpf.CollectionSpec, error){
+		"tc_pod_in": objects.LoadTcPod, "tc_pod_out": objects.LoadTcPod,
+		"tc_uplink_in": objects.LoadTcUplink, "tc_uplink_out": objects.LoadTcUplink,
+		"tc_tunnel_in": objects.LoadTcTunnel, "tc_tunnel_out": objects.LoadTcTunnel,
+	}[name]
+	if n.programs[name] == nil && object != nil {
+		n.load(object, name)
+	}
+	if n.programs[name] == nil {
+		n.t.Fatalf("no program %s", name)
+	}
+	return n.programs[name]
 }
 
 func (n *node) put(table string, key, value any) {
@@ -225,8 +247,9 @@ func (n *node) runWith(program string, frame []byte, in skb) result {
 	var ctx skb
 	opts := ebpf.RunOptions{Data: frame, DataOut: out, Context: in, ContextOut: &ctx}
 	var verdict uint32
+	loaded := n.program(program)
 	err := n.ns.Do(func() (err error) {
-		verdict, err = n.programs[program].Run(&opts)
+		verdict, err = loaded.Run(&opts)
 		return err
 	})
 	if err != nil {
