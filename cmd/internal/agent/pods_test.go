@@ -75,6 +75,11 @@ type pod struct {
 
 func addPod(t *testing.T, cfg config.Config, id string, addrs ...netip.Addr) pod {
 	t.Helper()
+	return addPodWith(t, cfg, id, nil, addrs...)
+}
+
+func addPodWith(t *testing.T, cfg config.Config, id string, ports []store.PortMapping, addrs ...netip.Addr) pod {
+	t.Helper()
 	p := pod{netlab.New(t), agentapi.EndpointKey{ContainerID: id, IfName: "eth0"}}
 	key := store.Key(p.key)
 	mac := podlink.PodMAC(key.Link())
@@ -88,7 +93,7 @@ func addPod(t *testing.T, cfg config.Config, id string, addrs ...netip.Addr) pod
 		pools = append(pools, pool)
 	}
 	lease, err := store.New(cfg.Paths.Leases(), store.Options{}).Allocate(store.Request{
-		Lease: store.Lease{Key: key, Network: "patchbay", Netns: p.Path(), MAC: net.HardwareAddr(mac[:]).String(), PodName: id, PodNamespace: "default"},
+		Lease: store.Lease{Key: key, Network: "patchbay", Netns: p.Path(), MAC: net.HardwareAddr(mac[:]).String(), PodName: id, PodNamespace: "default", Ports: ports},
 		Pools: pools,
 	})
 	if err != nil {
@@ -104,9 +109,13 @@ func addPod(t *testing.T, cfg config.Config, id string, addrs ...netip.Addr) pod
 		t.Fatal(err)
 	}
 	hostMAC := podlink.HostMAC(key.Link())
+	var mappings []agentapi.PortMapping
+	for _, p := range ports {
+		mappings = append(mappings, agentapi.PortMapping(p))
+	}
 	err = agentapi.Client{Path: cfg.Paths.AgentSocket()}.AddEndpoint(t.Context(), agentapi.Endpoint{
 		EndpointKey: p.key, Netns: p.Path(), HostIfName: key.Link(), HostIfIndex: index, HostMAC: net.HardwareAddr(hostMAC[:]).String(),
-		MAC: lease.MAC, Addrs: lease.Addrs, Generation: lease.Generation, PodName: id, PodNamespace: "default",
+		MAC: lease.MAC, Addrs: lease.Addrs, Generation: lease.Generation, PodName: id, PodNamespace: "default", Ports: mappings,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -183,7 +192,8 @@ func testPods(t *testing.T, cgroup string) {
 	cfg := writeObjects(t, podObjects)
 	cfg.CgroupPath = cgroup
 	stop := startAgent(t, cfg)
-	server := addPod(t, cfg, "server", netip.MustParseAddr("10.244.0.5"), netip.MustParseAddr("fd00:244::5"))
+	ports := []store.PortMapping{{HostPort: 18080, ContainerPort: 8080, Protocol: "tcp"}}
+	server := addPodWith(t, cfg, "server", ports, netip.MustParseAddr("10.244.0.5"), netip.MustParseAddr("fd00:244::5"))
 	client := addPod(t, cfg, "client", netip.MustParseAddr("10.244.0.6"), netip.MustParseAddr("fd00:244::6"))
 	server.echo(t, 8080)
 	pod{Namespace: outside}.echo(t, 7777)
@@ -207,11 +217,17 @@ func testPods(t *testing.T, cgroup string) {
 			{"node to ClusterIP v6", here, "[fd00:96::20]:80", ""},
 			{"outside to LoadBalancer v6", outside, "[fd00:1::100]:80", "fd00:1::50"},
 			{"pod to outside v6", client.Namespace, "[fd00:1::50]:7777", "fd00:1::1"},
+			{"outside to host port", outside, "192.168.1.1:18080", "192.168.1.50"},
+			{"node to host port", here, "192.168.1.1:18080", ""},
+			{"pod to host port", client.Namespace, "192.168.1.1:18080", "10.244.0.6"},
 			{"pod to outside", client.Namespace, "192.168.1.50:7777", "192.168.1.1"},
 			{"outside to NodePort", outside, "192.168.1.1:30080", "192.168.1.50"},
 		} {
 			if cgroup == "" && c.from == outside {
 				continue // it would be translated by the node's hooks, as it is a process of the node's cgroup
+			}
+			if cgroup != "" && c.name == "node to host port" {
+				continue // to itself a node sends over lo, where only the socket hooks are
 			}
 			t.Run(c.name, func(t *testing.T) {
 				seen, err := ask(c.from, c.address)
