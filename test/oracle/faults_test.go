@@ -72,6 +72,8 @@ func faults() []fault {
 				e.Frontend.Protocol = service.TCP
 			}
 		})},
+		{name: "UDP flows moved though their endpoint serves", entries: eachEntry(func(e *service.Entry) { e.Serving = nil })},
+		{name: "UDP flows left to endpoints that stopped", entries: keepServing},
 		{name: "translated at the socket in spite of source ranges", entries: eachEntry(func(e *service.Entry) {
 			e.SocketLB = e.Frontend.Scope == service.Cluster
 		})},
@@ -124,6 +126,18 @@ func nextPort(e *service.Entry) {
 func swapScope(e *service.Entry) {
 	e.Frontend.Scope = service.External - e.Frontend.Scope
 	e.SocketLB = e.SocketLB && e.Frontend.Scope == service.Cluster
+}
+
+// keepServing takes endpoints that served before for ones that still do.
+func keepServing(before, now []service.Entry) []service.Entry {
+	for i := range now {
+		for _, old := range before {
+			if old.Frontend == now[i].Frontend && old.Frontend.Protocol == service.UDP {
+				now[i].Serving = slices.Concat(now[i].Serving, old.Serving)
+			}
+		}
+	}
+	return now
 }
 
 // staleSlots leaves a frontend the backends that it had, where it had some.

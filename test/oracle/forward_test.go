@@ -64,21 +64,19 @@ func (j *judge) forwarded(p oracle.Packet, want oracle.Outcome, w wire, r result
 		return fmt.Errorf("went to %s", backend)
 	}
 	flow := tuple{p.Src, p.Dst, p.Protocol}
-	if before, ok := j.flows[flow]; ok && before != backend {
-		return fmt.Errorf("went to %s, the flow before to %s", backend, before)
-	} else if !ok {
-		if src.Addr() == seen.Addr() && j.taken[tuple{seen, backend, p.Protocol}] {
-			seen = src // another flow has the client's own port there
-		}
-		if t := (tuple{seen, backend, p.Protocol}); j.taken[t] {
-			return fmt.Errorf("%s reaches %s in two flows", seen, backend)
-		}
-		j.flows[flow] = backend
-		j.taken[tuple{seen, backend, p.Protocol}] = true
-	} else {
-		return nil
+	if before, ok := j.flows[flow]; ok {
+		return j.arrives(w, r, before, first)
 	}
-	if err := j.arrives(w, r, seen, backend, p); err != nil {
+	if src.Addr() == seen.Addr() && j.taken[tuple{seen, backend, p.Protocol}] {
+		seen = src // another flow has the client's own port there
+	}
+	if t := (tuple{seen, backend, p.Protocol}); j.taken[t] {
+		return fmt.Errorf("%s reaches %s in two flows", seen, backend)
+	}
+	f := begun{p, backend, seen}
+	j.flows[flow] = f
+	j.taken[tuple{seen, backend, p.Protocol}] = true
+	if err := j.arrives(w, r, f, first); err != nil {
 		return err
 	}
 	if err := j.sticks(p, want, backend); err != nil {
@@ -97,13 +95,13 @@ func (j *judge) mayMiss(want oracle.Outcome) bool {
 	return false
 }
 
-// arrives checks the frame that leaves for a backend.
-func (j *judge) arrives(w wire, r result, seen, backend netip.AddrPort, p oracle.Packet) error {
+// arrives checks the frame that leaves for a flow's backend.
+func (j *judge) arrives(w wire, r result, f begun, which which) error {
 	verdict, ttl, mark := redirect, uint8(64), uint32(0)
 	out := w
-	switch j.node.place(backend.Addr()) {
+	switch j.node.place(f.backend.Addr()) {
 	case podHere:
-		d, _ := j.node.pod(backend.Addr())
+		d, _ := j.node.pod(f.backend.Addr())
 		out.eth = packet.Eth{Src: d.mac, Dst: d.other}
 	case beside, behind:
 		if w.program == "tc_uplink_in" {
@@ -117,7 +115,7 @@ func (j *judge) arrives(w wire, r result, seen, backend netip.AddrPort, p oracle
 	if r.verdict != verdict || mark != 0 && r.mark != mark {
 		return fmt.Errorf("got %s with mark %#x", r, r.mark)
 	}
-	if d := packet.Diff(out.frame(seen, backend, first, ttl), r.frame); d != "" {
+	if d := packet.Diff(out.frame(f.seen, f.backend, which, ttl), r.frame); d != "" {
 		return fmt.Errorf("frame (-want +got):\n%s", d)
 	}
 	return nil

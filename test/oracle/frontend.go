@@ -38,6 +38,7 @@ type Frontend struct {
 	Service  string // "namespace/name"
 
 	Backends     []netip.AddrPort // sorted
+	Serving      []netip.AddrPort // all that serve, chosen or not
 	Elsewhere    bool             // no backends here, but another node has some
 	Affinity     time.Duration
 	SourceRanges []netip.Prefix // of the address's family; empty: everybody
@@ -153,7 +154,9 @@ func (s *State) make(svc *corev1.Service, port corev1.ServicePort, kind Kind, ip
 		Kind: kind, Service: svc.Namespace + "/" + svc.Name,
 		Affinity: affinity(svc),
 	}
-	chosen := s.Port(svc, port, ip.Is4()).Choose()
+	all := s.Port(svc, port, ip.Is4())
+	f.Serving = sorted(filter(all.Endpoints, func(e Endpoint) bool { return e.Ready || e.Serving }))
+	chosen := all.Choose()
 	// Who is in the cluster gets all endpoints at an address that is open to the
 	// outside, whatever the policies.
 	if kind == ClusterIP && internalLocal(svc) || outside && externalLocal(svc) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -22,9 +23,15 @@ const markStack = 0x20540002 // of a packet that was translated for the node's o
 type judge struct {
 	node  *node
 	state *oracle.State
-	taken map[tuple]bool           // what backends have seen
-	flows map[tuple]netip.AddrPort // backends of flows that began
+	taken map[tuple]bool // what backends have seen
+	flows map[tuple]begun
 	stuck map[sticking]netip.AddrPort
+}
+
+// begun is a flow that began.
+type begun struct {
+	packet        oracle.Packet
+	backend, seen netip.AddrPort // where it went, and as whose
 }
 
 // tuple is addresses, ports and protocol.
@@ -43,7 +50,32 @@ type sticking struct {
 }
 
 func (n *node) judge(s *oracle.State) *judge {
-	return &judge{n, s, map[tuple]bool{}, map[tuple]netip.AddrPort{}, map[sticking]netip.AddrPort{}}
+	return &judge{n, s, map[tuple]bool{}, map[tuple]begun{}, map[sticking]netip.AddrPort{}}
+}
+
+// continues judges the next state, to which the flows go on: it sends a packet of
+// each. Those that end begin anew.
+func (j *judge) continues(s *oracle.State) (*judge, error) {
+	next := j.node.judge(s)
+	next.taken = j.taken
+	flows := slices.SortedFunc(maps.Values(j.flows), func(a, b begun) int { return a.packet.Src.Compare(b.packet.Src) })
+	for _, f := range flows {
+		p := f.packet
+		if !s.Continue(p, f.backend) {
+			delete(next.taken, tuple{f.seen, f.backend, p.Protocol})
+			if err := next.check(p); err != nil {
+				return nil, fmt.Errorf("a flow to %s that had to end: %w", f.backend, err)
+			}
+			continue
+		}
+		w := j.wire(p)
+		r := j.node.run(w.program, w.device.index, w.frame(p.Src, p.Dst, later, 64))
+		if err := next.arrives(w, r, f, later); err != nil {
+			return nil, fmt.Errorf("%s %s from %s to %s: a flow to %s that had to go on: %w", p.From, p.Protocol, p.Src, p.Dst, f.backend, err)
+		}
+		next.flows[tuple{p.Src, p.Dst, p.Protocol}] = f
+	}
+	return next, nil
 }
 
 // check sends a packet and returns what is wrong with what becomes of it.
@@ -84,14 +116,14 @@ func (j *judge) compare(p oracle.Packet, want oracle.Outcome) error {
 const enough = 200
 
 // covers checks that all backends of one frontend get packets, sooner or later.
-func (j *judge) covers(r *oracle.Random) error {
+func (j *judge) covers(r *oracle.Random, ports uint16) error {
 	for _, p := range r.Packets(j.state, packetsOfState) {
 		want := j.state.Decide(p)
 		if p.From == oracle.Socket || p.From == oracle.Host || len(want.Backends) < 2 || want.Sticky || j.mayMiss(want) {
 			continue
 		}
 		w := j.wire(p)
-		for port := uint16(1024); port < 1024+enough && len(want.Backends) > 0; port++ {
+		for port := ports; port < ports+enough && len(want.Backends) > 0; port++ {
 			src := netip.AddrPortFrom(p.Src.Addr(), port)
 			if _, backend, err := ends(j.node.run(w.program, w.device.index, w.frame(src, p.Dst, first, 64)).frame); err == nil {
 				delete(want.Backends, backend)
@@ -165,6 +197,7 @@ type which int
 const (
 	first which = iota
 	answer
+	later
 )
 
 const sequence = 99
@@ -178,8 +211,11 @@ func (w wire) frame(src, dst netip.AddrPort, which which, ttl uint8) []byte {
 	switch w.protocol {
 	case corev1.ProtocolTCP:
 		tcp := packet.TCP{Src: src.Port(), Dst: dst.Port(), Flags: packet.SYN, Seq: sequence}
-		if which == answer {
+		switch which {
+		case answer:
 			tcp.Flags = packet.SYN | packet.ACK
+		case later:
+			tcp.Flags = packet.ACK
 		}
 		return packet.Build(w.eth, ip, tcp)
 	case corev1.ProtocolUDP:

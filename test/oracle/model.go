@@ -114,6 +114,19 @@ func (s *State) Decide(p Packet) Outcome {
 	return Outcome{Verdict: Pass}
 }
 
+// Continue says what becomes of a flow's later packet, after the cluster changed:
+// true if it goes to the flow's backend as before. TCP does in any case; UDP as
+// long as the backend serves the frontend's Service at all, chosen or not.
+// Otherwise a UDP packet is one that begins a flow.
+func (s *State) Continue(p Packet, backend netip.AddrPort) bool {
+	if p.Protocol != corev1.ProtocolUDP {
+		return true
+	}
+	return slices.ContainsFunc(s.Frontends(), func(f Frontend) bool {
+		return f.Addr == p.Dst && f.Protocol == p.Protocol && slices.Contains(f.Serving, backend)
+	})
+}
+
 // serve says what becomes of a packet for a frontend.
 func (s *State) serve(f Frontend, p Packet) Outcome {
 	if p.From == Socket && len(f.SourceRanges) > 0 {

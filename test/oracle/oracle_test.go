@@ -45,24 +45,27 @@ func (n *node) follow(seed uint64, f fault) error {
 	r := oracle.NewRandom(seed)
 	c := n.newChain(f)
 	state := r.State()
+	j := n.judge(state)
 	for i := range statesOfChain {
 		if i > 0 {
 			state = r.Change(state)
 		}
 		c.become(state)
-		n.forget()
 		if f.name == "" {
 			if err := differences(state, n.services.Frontends()); err != nil {
 				return fmt.Errorf("seed %d, state %d: maps:\n%w", seed, i, err)
 			}
 		}
-		j := n.judge(state)
+		var err error
+		if j, err = j.continues(state); err != nil {
+			return fmt.Errorf("seed %d, state %d: %w", seed, i, err)
+		}
 		for _, p := range r.Packets(state, packetsOfState) {
 			if err := j.check(p); err != nil {
 				return fmt.Errorf("seed %d, state %d: %w", seed, i, err)
 			}
 		}
-		if err := j.covers(r); err != nil {
+		if err := j.covers(r, uint16(1024+enough*i)); err != nil {
 			return fmt.Errorf("seed %d, state %d: %w", seed, i, err)
 		}
 	}
