@@ -142,10 +142,13 @@ __noinline int from_network(struct __sk_buff *skb, struct pkt *p)
 	if (!p)
 		return -DROP_BUG;
 	switch (p->dest) {
+	case ROUTE_NONE: /* … but for pods whose range nobody told us */
 	case ROUTE_LOCAL_PODS:
+		ep = endpoint_of(&p->t.daddr);
+		if (!ep && p->dest == ROUTE_NONE)
+			return VERDICT_PASS;
 		if (!from_peer(p) && !(p->flags & PKT_KNOWN))
 			return -DROP_POD_OUTSIDE;
-		ep = endpoint_of(&p->t.daddr);
 		if (!ep)
 			return no_pod(p);
 		if (!(p->flags & PKT_CLUSTER) && from_peer(p))

@@ -66,7 +66,8 @@ static __always_inline bool flow_alive(const struct flow *f, __u8 proto, __u32 n
 
 /*
  * A SYN on a closed connection begins another one; so it does if the backend
- * went, which may have had no time to close.
+ * went, which may have had no time to close. A way back has both FINs, if any,
+ * in its one entry.
  */
 static __always_inline bool flow_reused(const struct flow *f, __u8 tcp)
 {
@@ -74,6 +75,8 @@ static __always_inline bool flow_reused(const struct flow *f, __u8 tcp)
 
 	if ((tcp & (TCP_SYN | TCP_ACK)) != TCP_SYN)
 		return false;
+	if (f->flags & FLOW_RETURN)
+		return f->flags & (FLOW_CLOSING | FLOW_FIN);
 	if (f->flags & (FLOW_CLOSING | FLOW_REPLY))
 		return f->flags & FLOW_CLOSING;
 	b = service_backend(f->backend);

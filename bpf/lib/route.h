@@ -87,8 +87,9 @@ static __always_inline int is_tunnel_packet(const struct pkt *p)
 }
 
 /*
- * The way to a backend. A backend that isn't the cluster's is the stack's, as
- * is the node itself; for that one alone the result is VERDICT_PASS.
+ * The way to a backend. What no NIC of ours leads to, a backend outside or a
+ * node behind a router, is the stack's, and the result VERDICT_PASS: its answers
+ * come in anybody's frames. So is the node itself, whose answers don't.
  */
 static __always_inline int way_there(const union addr *to, struct flow *f)
 {
@@ -115,8 +116,9 @@ static __always_inline int way_there(const union addr *to, struct flow *f)
 		f->way = WAY_TUNNEL;
 		return 0;
 	case ROUTE_CLUSTER:
-		if (r->ifindex)
-			f->way = is_tunnelled(r) ? WAY_TUNNEL : WAY_NEIGH;
+		if (!r->ifindex)
+			return VERDICT_PASS;
+		f->way = is_tunnelled(r) ? WAY_TUNNEL : WAY_NEIGH;
 		return 0;
 	case ROUTE_LOCAL_PODS:
 		return -DROP_NO_POD;
