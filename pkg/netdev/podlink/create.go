@@ -19,11 +19,8 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/netns"
 )
 
-// An IPv6 address is usable within a moment, looked for every interval.
-const (
-	addrTimeout  = 2 * time.Second
-	addrInterval = 200 * time.Microsecond
-)
+// carrierTimeout bounds the wait for the kernel to notice a carrier.
+const carrierTimeout = 200 * time.Millisecond
 
 // ErrTaken is matched by Create's error if the namespace has an interface of
 // that name which is not ours.
@@ -61,8 +58,7 @@ func (l Link) Create() (index int, err error) {
 		return 0, fmt.Errorf("open netlink: %w", err)
 	}
 	defer node.Close()
-	// First the node's end: the pod's has a carrier the moment it is up then,
-	// and its IPv6 routes needn't wait for the kernel to notice.
+	// First the node's end: the pod's has a carrier the moment it is up then.
 	if err := l.setHostUp(node, index); err != nil {
 		return 0, err
 	}
@@ -71,16 +67,13 @@ func (l Link) Create() (index int, err error) {
 		return 0, err
 	}
 	defer pod.Close()
-	for _, step := range []func() error{
-		func() error { return l.configurePod(pod) },
-		func() error { return l.leadToPod(node, index) },
-		func() error { return l.awaitAddrs(pod) },
-	} {
-		if err := step(); err != nil {
-			return 0, err
-		}
+	if err := l.configurePod(pod); err != nil {
+		return 0, err
 	}
-	return index, nil
+	if err := l.leadToPod(node, index); err != nil {
+		return 0, err
+	}
+	return index, awaitCarrier(node, index)
 }
 
 // add makes the veth.
@@ -128,32 +121,6 @@ func (l Link) configurePod(pod *netlink.Handle) error {
 		}
 	}
 	return nil
-}
-
-// awaitAddrs waits until the pod's IPv6 addresses can be used. The kernel makes
-// an address its own on a work queue, also where it needn't look for
-// duplicates, and drops what comes in for it before.
-func (l Link) awaitAddrs(pod *netlink.Handle) error {
-	deadline := time.NewTimer(addrTimeout)
-	defer deadline.Stop()
-	tick := time.NewTicker(addrInterval)
-	defer tick.Stop()
-	for _, a := range l.Addrs {
-		for a.Is6() && !isLocal(pod, a) {
-			select {
-			case <-deadline.C:
-				return fmt.Errorf("address %s in the pod can't be used after %s", a, addrTimeout)
-			case <-tick.C:
-			}
-		}
-	}
-	return nil
-}
-
-// isLocal reports whether the namespace takes an address for its own.
-func isLocal(pod *netlink.Handle, a netip.Addr) bool {
-	routes, err := pod.RouteGet(a.AsSlice())
-	return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
 }
 
 // open runs f in the pod's namespace and opens a netlink socket there.
@@ -227,6 +194,30 @@ func (l Link) hostSysctls() error {
 	return err
 }
 
+// awaitCarrier waits, not for long, until the kernel has noticed that the node's
+// end has a carrier; what is sent before is lost. From 6.8 on it notices when
+// asked for the link. A kernel that is later than that isn't waited for.
+func awaitCarrier(node *netlink.Handle, index int) error {
+	deadline := time.NewTimer(carrierTimeout)
+	defer deadline.Stop()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		link, err := node.LinkByIndex(index)
+		if err != nil {
+			return fmt.Errorf("find the node's end: %w", err)
+		}
+		if link.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		select {
+		case <-deadline.C:
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
 // podAddr is an address alone, usable at once: no other host can have it.
 func podAddr(a netip.Addr) *netlink.Addr {
 	addr := &netlink.Addr{IPNet: single(a)}
@@ -255,8 +246,17 @@ func (l Link) podNeighbours(index int) []netlink.Neigh {
 	return neighbours
 }
 
+// podRoutes returns the pod's routes to the node, and to itself: the kernel
+// makes an IPv6 address its own on a work queue, also where it needn't look for
+// duplicates, and would drop what comes in before. Behind a busy queue that may
+// be seconds.
 func (l Link) podRoutes(index int) []netlink.Route {
 	var routes []netlink.Route
+	for _, a := range l.Addrs {
+		if a.Is6() {
+			routes = append(routes, netlink.Route{LinkIndex: index, Dst: single(a), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL})
+		}
+	}
 	for _, g := range l.gateways() {
 		all := netip.PrefixFrom(g, 0).Masked()
 		routes = append(routes,

@@ -33,6 +33,10 @@ func newLab(t testing.TB) *lab {
 	l.node.Sysctl(t, "net/ipv4/conf/default/rp_filter", "2")
 	l.node.Addr(t, "lo", "192.0.2.1/32")
 	l.node.Addr(t, "lo", "fd00:1::1/128")
+	netlab.WaitFor(t, 10*time.Second, "the node's own address", func() error {
+		_, err := l.node.TryExec("ping", "-c1", "-W1", "fd00:1::1")
+		return err
+	})
 	return l
 }
 
@@ -88,6 +92,16 @@ func TestCreate(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// TestUsableAtOnce sends the first packet the moment that Create returns.
+func TestUsableAtOnce(t *testing.T) {
+	l := newLab(t)
+	for range 20 {
+		l.create(t)
+		l.node.Exec(t, "ping", "-c1", "-W1", "fd00:244::7")
+		l.do(t, func() error { return Remove(hostName) })
+	}
 }
 
 func TestCreateAgain(t *testing.T) {
