@@ -83,7 +83,9 @@ func (b *builder) append(entries []Entry) []Entry {
 		entries = b.appendBoth(entries, LoadBalancer, ip, b.port.Port)
 	}
 	for _, ip := range b.svc.ExternalIPs {
-		entries = b.appendBoth(entries, ExternalIP, ip, b.port.Port)
+		if !slices.Contains(b.in.Node.Addrs, ip) { // the node's own: other ports are its processes'
+			entries = b.appendBoth(entries, ExternalIP, ip, b.port.Port)
+		}
 	}
 	return entries
 }

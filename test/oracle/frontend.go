@@ -122,7 +122,10 @@ func (s *State) PortFrontends(svc *corev1.Service, port corev1.ServicePort) []Fr
 		}
 	}
 	for _, ip := range addrs(spec.ExternalIPs) {
-		both(ExternalIP, ip, port.Port)
+		// Nobody takes over another Service's address, or a node's.
+		if !contains(s.ServiceRanges, ip) && !contains(s.Pools, ip) && !s.isNode(ip) {
+			both(ExternalIP, ip, port.Port)
+		}
 	}
 	return all
 }

@@ -179,6 +179,10 @@ func (r *Random) open(svc *corev1.Service, i int) {
 		if r.chance(15) {
 			svc.Spec.ExternalIPs = append(svc.Spec.ExternalIPs, externalIP(f, 1+i%3).String())
 		}
+		if !r.Plain && r.chance(5) {
+			svc.Spec.ExternalIPs = append(svc.Spec.ExternalIPs,
+				one(r, serviceIP(f, 10), poolIP(f, 0), NodeIP(f, 0), ExternalNodeIP(f, 0), NodeIP(f, 1)).String())
+		}
 	}
 	if svc.Spec.Type == corev1.ServiceTypeLoadBalancer && r.chance(40) {
 		ranges := []string{"203.0.0.0/24", " 2001:db8:c0::/48 ", "10.244.0.0/25", "203.0.0.0/8", "0.0.0.0/0", "fd00:244:1::/64"}

@@ -183,7 +183,8 @@ func (s *Services) Entries(node service.NodeInfo, nodePortNICs service.NICRoles)
 	s.table.SetNode(s.amongOthers(node), nodePortNICs)
 	for name := range s.changed {
 		if record := s.services[name]; record.served {
-			s.table.Set(record.value, s.endpointsOf(name))
+			svc, _ := s.guard(record.value)
+			s.table.Set(svc, s.endpointsOf(name))
 		} else {
 			s.table.Delete(name)
 		}
@@ -216,7 +217,8 @@ func (s *Services) Input(node service.NodeInfo, nodePortNICs service.NICRoles) s
 	}
 	for name, record := range s.services {
 		if record.served {
-			in.Services = append(in.Services, record.value)
+			svc, _ := s.guard(record.value)
+			in.Services = append(in.Services, svc)
 			in.Endpoints[name] = s.endpointsOf(name)
 		}
 	}
@@ -308,7 +310,8 @@ func (s *Services) Problems() []Problem {
 		}
 	}
 	for name, record := range s.services {
-		add(source.KindService, source.Key(name), record.err)
+		_, err := s.guard(record.value)
+		add(source.KindService, source.Key(name), errors.Join(record.err, err))
 	}
 	for key, record := range s.slices {
 		err := record.err

@@ -35,6 +35,7 @@ func (s *Services) applyPool(ev source.Event) {
 		s.pools[name] = poolRecord{parts, err}
 	}
 	if _, has := s.pools[name]; has || had {
+		s.guardAgain()
 		s.judgeAgain()
 	}
 }
@@ -42,7 +43,11 @@ func (s *Services) applyPool(ev source.Event) {
 func (s *Services) applyNode(ev source.Event) {
 	before := s.nodes[ev.Key.Name].value.addrs()
 	s.putNode(ev)
-	if len(s.pools) > 0 && !slices.Equal(before, s.nodes[ev.Key.Name].value.addrs()) {
+	if slices.Equal(before, s.nodes[ev.Key.Name].value.addrs()) {
+		return
+	}
+	s.guardAgain()
+	if len(s.pools) > 0 {
 		s.judgeAgain()
 	}
 }

@@ -228,6 +228,39 @@ func TestServicesEntriesAreBuilt(t *testing.T) {
 	}
 }
 
+// An externalIP may be nobody else's: not another Service's, a LoadBalancer's, or a node's.
+func TestServicesGuardExternalIPs(t *testing.T) {
+	s := NewServices(prefixes("10.96.0.0/16"))
+	svc := webService(t)
+	svc.Spec.ExternalIPs = []string{"10.96.0.99", "192.0.2.7", "172.18.0.3", "198.51.100.1"}
+	s.Apply(upsert(source.KindService, svc))
+	node := service.NodeInfo{Name: "n1"}
+	served := func() string {
+		t.Helper()
+		in := s.Input(node, 0)
+		if diff := cmp.Diff(service.Build(in), s.Entries(node, 0), equalAddrs, cmpopts.EquateEmpty(), cmp.Comparer(equalAddrPorts)); diff != "" {
+			t.Errorf("(-Build +Entries):\n%s", diff)
+		}
+		return fmt.Sprint(in.Services[0].ExternalIPs)
+	}
+	if got, want := served(), "[192.0.2.7 172.18.0.3 198.51.100.1]"; got != want {
+		t.Errorf("want %s, got %s", want, got)
+	}
+	s.Apply(upsert(source.KindIPPool, read[v1alpha1.IPPool](t, `{metadata: {name: a}, spec: {use: LoadBalancer, cidrs: [192.0.2.0/24]}}`)))
+	if got, want := served(), "[172.18.0.3 198.51.100.1]"; got != want {
+		t.Errorf("with a pool: want %s, got %s", want, got)
+	}
+	s.Apply(upsert(source.KindNode, read[corev1.Node](t, `{metadata: {name: n2}, status: {addresses: [{type: InternalIP, address: 172.18.0.3}]}}`)))
+	if got, want := served(), "[198.51.100.1]"; got != want {
+		t.Errorf("with a node: want %s, got %s", want, got)
+	}
+	want := "Service default/web: externalIPs: 10.96.0.99 is in a range of Services\n" +
+		"externalIPs: 192.0.2.7 is in pool a of LoadBalancer addresses\nexternalIPs: 172.18.0.3 is a node's"
+	if got := s.Problems(); len(got) != 1 || got[0].String() != want {
+		t.Errorf("problems: want %q, got %v", want, got)
+	}
+}
+
 func equalAddrPorts(a, b netip.AddrPort) bool { return a == b }
 
 func TestServicesHealthChecks(t *testing.T) {
