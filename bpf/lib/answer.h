@@ -155,9 +155,13 @@ __noinline int answer_reset(struct __sk_buff *skb, struct pkt *p)
  */
 #define QUOTE_MAX(ip) (sizeof(ip) + 20)
 
-static __always_inline __u32 quote_length(const struct pkt *p)
+static __always_inline __u64 quote_length(const struct pkt *p)
 {
-	return p->l4 - ETH_LEN + (p->t.proto == IPPROTO_TCP ? 20 : 8);
+	__u64 len = (p->l4 - ETH_LEN + (p->t.proto == IPPROTO_TCP ? 20 : 8)) & 0x7f;
+
+	/* Else clang 19 compares another register than 6.1 then sees used. */
+	asm volatile("" : "+r"(len));
+	return len;
 }
 
 __noinline int answer_icmp_v4(struct __sk_buff *skb, struct pkt *p, int code)
@@ -165,13 +169,13 @@ __noinline int answer_icmp_v4(struct __sk_buff *skb, struct pkt *p, int code)
 	struct icmp icmp = { .type = ICMP_UNREACHABLE, .code = code };
 	__u8 quote[QUOTE_MAX(struct iphdr)] __attribute__((aligned(8))) = {};
 	struct eth_ip h = {};
-	__u64 sum;
-	__u32 len;
+	__u64 sum, len;
 
 	if (!p)
 		return -DROP_BUG;
 	len = quote_length(p);
-	if (len < 1 || len > sizeof(quote) || bpf_skb_load_bytes(skb, ETH_LEN, quote, len))
+	if (len < sizeof(struct iphdr) || len > sizeof(quote) ||
+	    bpf_skb_load_bytes(skb, ETH_LEN, quote, len))
 		return -DROP_REWRITE;
 	if (code == ICMP_FRAG_NEEDED)
 		icmp.frag.mtu = bpf_htons(p->mtu);
@@ -191,13 +195,13 @@ __noinline int answer_icmp_v6(struct __sk_buff *skb, struct pkt *p, int type)
 	struct icmp icmp = { .type = type };
 	__u8 quote[QUOTE_MAX(struct ipv6hdr)] __attribute__((aligned(8))) = {};
 	struct eth_ip h = {};
-	__u64 sum;
-	__u32 len;
+	__u64 sum, len;
 
 	if (!p)
 		return -DROP_BUG;
 	len = quote_length(p);
-	if (len < 1 || len > sizeof(quote) || bpf_skb_load_bytes(skb, ETH_LEN, quote, len))
+	if (len < sizeof(struct iphdr) || len > sizeof(quote) ||
+	    bpf_skb_load_bytes(skb, ETH_LEN, quote, len))
 		return -DROP_REWRITE;
 	if (type == ICMP6_TOO_BIG)
 		icmp.mtu6 = bpf_htonl(p->mtu);
