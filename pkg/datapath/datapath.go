@@ -95,7 +95,11 @@ func Open(opts Options) (_ *Datapath, err error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	set, err := load.Open(load.Options{PinDir: opts.PinDir, Sizes: opts.Sizes, Constants: opts.Settings, Log: log})
+	constants, err := constants(opts.Settings)
+	if err != nil {
+		return nil, err
+	}
+	set, err := load.Open(load.Options{PinDir: opts.PinDir, Sizes: opts.Sizes, Constants: constants, Log: log})
 	if err != nil {
 		return nil, fmt.Errorf("load datapath: %w", err)
 	}

@@ -20,7 +20,27 @@ func (r *Reconciler) AddEndpoint(ctx context.Context, e agentapi.Endpoint) error
 	if err := r.awaitSync(ctx); err != nil {
 		return err
 	}
-	return r.pods.Add(e)
+	if err := r.pods.Add(e); err != nil || len(e.Ports) == 0 {
+		return err
+	}
+	return r.awaitServices(ctx)
+}
+
+// awaitServices waits until frontends, host ports among them, are in force anew.
+func (r *Reconciler) awaitServices(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, firstSync)
+	defer cancel()
+	done := make(chan struct{})
+	r.mu.Lock()
+	r.waiting = append(r.waiting, done)
+	r.mu.Unlock()
+	r.touch(partServices)
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return agentapi.Errorf(agentapi.CodeTryLater, "host ports are not in force: %s", r.whyNotSynced())
+	}
 }
 
 func (r *Reconciler) awaitSync(ctx context.Context) error {

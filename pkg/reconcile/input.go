@@ -67,8 +67,8 @@ func (r *Reconciler) concerns(ev source.Event) part {
 	return partAddresses
 }
 
-// meter counts a change, and notes when what caused it happened: Kubernetes
-// writes that on the slice. What the source tells at first is none.
+// meter counts a change, and notes when its cause was: Kubernetes writes that on
+// the slice. What the source tells at first is none.
 func (r *Reconciler) meter(ev source.Event) {
 	if r.Meter == nil || ev.Op == source.Synced {
 		return
@@ -82,8 +82,7 @@ func (r *Reconciler) meter(ev source.Event) {
 	}
 }
 
-// maxTriggers bounds what is noted between two passes.
-const maxTriggers = 1000
+const maxTriggers = 1000 // noted between two passes
 
 // Changed takes a change of the node's own network in.
 func (r *Reconciler) Changed(ev watch.Event) {

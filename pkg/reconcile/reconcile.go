@@ -88,10 +88,11 @@ type Reconciler struct {
 	store    *source.Store
 	services *convert.Services
 	dirty    part
-	restored bool        // the snapshot had objects
-	trusted  time.Time   // from when on the snapshot counts
-	unsaved  bool        // the snapshot lags behind
-	triggers []time.Time // of endpoints whose change is not in force yet
+	restored bool            // the snapshot had objects
+	trusted  time.Time       // from when on the snapshot counts
+	unsaved  bool            // the snapshot lags behind
+	triggers []time.Time     // of endpoints whose change is not in force yet
+	waiting  []chan struct{} // closed once the frontends are in force
 	view     view
 	awaited  map[netdev.Neighbour]bool // whose MAC address matters
 

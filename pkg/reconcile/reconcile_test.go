@@ -164,9 +164,16 @@ func TestNothingBeforeObjects(t *testing.T) {
 		if since, err := agentapi.LastReady(l.cfg.Paths.Ready()); err != nil || since > time.Minute {
 			t.Errorf("ready file: %v, %v", since, err)
 		}
-		if err := l.r.AddEndpoint(t.Context(), pod("c1", 99)); err != nil {
+		mapped := pod("c1", 99)
+		mapped.Ports = []agentapi.PortMapping{{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}}
+		if err := l.r.AddEndpoint(t.Context(), mapped); err != nil {
 			t.Errorf("ADD: %v", err)
 		}
+		l.dp.look(func() {
+			if len(l.dp.entries) != 3+3 {
+				t.Errorf("%d frontends when the ADD returned, want the host port's among them", len(l.dp.entries))
+			}
+		})
 	})
 }
 

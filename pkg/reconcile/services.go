@@ -23,8 +23,8 @@ import (
 // applies what differs.
 func (r *Reconciler) syncServices() error {
 	r.mu.Lock()
-	triggers := r.triggers
-	r.triggers = nil
+	triggers, waiting := r.triggers, r.waiting
+	r.triggers, r.waiting = nil, nil
 	r.mu.Unlock()
 	entries, checks, problems := r.balance()
 	r.entries = entries
@@ -34,7 +34,13 @@ func (r *Reconciler) syncServices() error {
 	}
 	r.update(func(v *view) { v.entries = entries })
 	if err := r.Datapath.SetServices(entries); err != nil {
+		r.mu.Lock()
+		r.waiting = append(r.waiting, waiting...)
+		r.mu.Unlock()
 		return err
+	}
+	for _, done := range waiting {
+		close(done)
 	}
 	if r.Meter != nil {
 		r.Meter.InForce(triggers)

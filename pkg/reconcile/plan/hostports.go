@@ -41,12 +41,13 @@ func PodPorts(pods []agentapi.Pod) []HostPort {
 
 // HostPorts are the frontends of the pods' ports on this node, which has these
 // addresses. A port on all addresses is open on the NICs that NodePorts are, one
-// on a certain address on the NIC that has it. Loopback addresses are left out:
-// each pod has its own.
+// on a certain address on the NIC that has it. Loopback addresses are for the
+// node's own processes alone: the datapath knows them by their namespace.
 func HostPorts(ports []HostPort, node string, addrs []netip.Addr, roles service.NICRoles) []service.Entry {
+	loopback := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 	var entries []service.Entry
 	for _, p := range ports {
-		open, on := addrs, cmp.Or(roles, service.InternalNIC)
+		open, on := slices.Concat(addrs, loopback), cmp.Or(roles, service.InternalNIC)
 		if p.HostIP.IsValid() && !p.HostIP.IsUnspecified() {
 			open, on = []netip.Addr{p.HostIP.Unmap()}, service.InternalNIC|service.ExternalNIC
 		}
@@ -61,7 +62,7 @@ func HostPorts(ports []HostPort, node string, addrs []netip.Addr, roles service.
 // that family.
 func (p HostPort) append(entries []service.Entry, ip netip.Addr, node string, roles service.NICRoles) []service.Entry {
 	i := slices.IndexFunc(p.Addrs, func(a netip.Addr) bool { return a.Is4() == ip.Is4() })
-	if i < 0 || ip.IsLoopback() {
+	if i < 0 {
 		return entries
 	}
 	e := service.Entry{
@@ -70,9 +71,12 @@ func (p HostPort) append(entries []service.Entry, ip netip.Addr, node string, ro
 		Backends: []service.Backend{{Addr: netip.AddrPortFrom(p.Addrs[i], p.ContainerPort), Node: node, Local: true}},
 		SocketLB: true, NodePortRoles: roles,
 	}
-	outside := e
-	outside.Frontend.Scope, outside.SocketLB, outside.Consistent = service.External, false, true
-	return append(entries, e, outside)
+	entries = append(entries, e)
+	if !ip.IsLoopback() {
+		e.Frontend.Scope, e.SocketLB, e.Consistent = service.External, false, true
+		entries = append(entries, e)
+	}
+	return entries
 }
 
 // Join adds entries to a sorted list. Where both claim a frontend, the list's

@@ -25,6 +25,8 @@ func TestHostPorts(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s → %s socket %v roles %d", e.Frontend, e.Backends[0].Addr, e.SocketLB, e.NodePortRoles))
 	}
 	want := []string{
+		"127.0.0.1:99/TCP cluster → 10.244.0.7:9 socket true roles 3",
+		"127.0.0.1:8080/TCP cluster → 10.244.0.5:80 socket true roles 1",
 		"192.168.1.1:8080/TCP cluster → 10.244.0.5:80 socket true roles 1",
 		"192.168.1.1:8080/TCP external → 10.244.0.5:80 socket false roles 1",
 		"[fd00:1::1]:53/UDP cluster → [fd00:244::6]:5353 socket true roles 3",
