@@ -182,7 +182,7 @@ func serveUDP(c net.PacketConn, own netip.Addr) {
 
 // ask asks a Service once, and returns which endpoint answered.
 func ask(network string, to netip.AddrPort) (netip.Addr, error) {
-	c, err := net.DialTimeout(network, to.String(), 3*time.Second)
+	c, err := net.DialTimeout(network, to.String(), 5*time.Second)
 	if err != nil {
 		return netip.Addr{}, err
 	}

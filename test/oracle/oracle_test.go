@@ -101,7 +101,8 @@ func TestPrograms(t *testing.T) {
 	})
 }
 
-// TestSeeds are seeds that once failed.
+// TestSeeds are seeds that once failed; what they found has tests of its own too,
+// for another Random makes other states of them.
 func TestSeeds(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
 		n := newNode(t)
@@ -109,7 +110,9 @@ func TestSeeds(t *testing.T) {
 			name string
 			seed uint64
 		}{
-			{"first", 1},
+			{"a proxy's name that is empty", 3},
+			{"an address twice in one slice", 376},
+			{"the same with a policy Local", 395},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				if err := n.follow(tt.seed, fault{}); err != nil {
