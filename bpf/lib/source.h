@@ -48,7 +48,7 @@ __noinline int uplink_source(struct pkt *p)
 
 /*
  * Tunnel packets need a node's address and MAC; MAC zero stands for a node
- * behind a router.
+ * behind a router. They are the stack's, whatever Service claims their port.
  */
 __noinline int uplink_tunnel(struct pkt *p)
 {
@@ -56,11 +56,13 @@ __noinline int uplink_tunnel(struct pkt *p)
 
 	if (!p)
 		return -DROP_BUG;
-	if (!is_tunnel_packet(p) || peer_of(p, &p->t.saddr))
+	if (!is_tunnel_packet(p))
 		return 0;
 	any.addr = p->t.saddr;
 	any.ifindex = p->ifindex;
-	return bpf_map_lookup_elem(&peers, &any) ? 0 : -DROP_FORGED_TUNNEL;
+	if (peer_of(p, &p->t.saddr) || bpf_map_lookup_elem(&peers, &any))
+		return VERDICT_PASS;
+	return -DROP_FORGED_TUNNEL;
 }
 
 /*

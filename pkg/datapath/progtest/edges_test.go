@@ -72,3 +72,17 @@ func TestWayBackBeginsAnew(t *testing.T) {
 		arrive(packet.ACK)
 	}
 }
+
+// Whoever may make a Service with a node's address doesn't get what nodes send
+// each other.
+func TestTunnelPortIsNoService(t *testing.T) {
+	n := newNode(t)
+	n.service(1, service{addr: nodeA, port: 4789, proto: 17, scopes: external, backends: []netip.AddrPort{ap(podA2, 53)}})
+	frame := func(eth packet.Eth, src netip.Addr) []byte {
+		return packet.Build(eth, packet.IPv4{Src: src, Dst: nodeA}, packet.UDP{Src: 5000, Dst: 4789}, packet.VXLAN{VNI: 20546})
+	}
+	n.steps([]step{
+		{name: "from a node", program: "tc_uplink_in", verdict: pass, in: frame(fromPeer, nodeB)},
+		{name: "from outside", program: "tc_uplink_in", verdict: drop, reason: objects.MapDropReasonDROP_FORGED_TUNNEL, in: frame(fromRouter, client)},
+	})
+}
