@@ -4,6 +4,7 @@ package pod
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -209,9 +210,9 @@ func TestKillOnAgent(t *testing.T) {
 // tidies up when it is back.
 func (l *lab) awaitClean(t *testing.T) {
 	t.Helper()
-	netlab.WaitFor(t, 20*time.Second, "nothing left", func() error {
-		if l.endpoints() != 0 || l.links(t) != 0 || len(l.contents(t).Leases) != 0 {
-			return errors.New("endpoints, links or leases are left")
+	netlab.WaitFor(t, time.Minute, "nothing left", func() error {
+		if e, n, leases := l.endpoints(), l.links(t), l.contents(t).Leases; e != 0 || n != 0 || len(leases) != 0 {
+			return fmt.Errorf("%d endpoints, %d links, leases %v are left", e, n, leases)
 		}
 		return nil
 	})
