@@ -21,9 +21,6 @@
 /* Choices tried for a backend that the socket doesn't have yet. */
 #define SOCK_TRIES 8
 
-/* Cookie of the node's own network namespace; 0: not known, which is nobody's. */
-volatile const __u64 host_netns = 0;
-
 /*
  * The client that affinity is for: its address isn't known before it sends,
  * but all of a pod's (or the node's) processes share a network namespace.
@@ -198,16 +195,6 @@ static __always_inline void sock_forget(struct bpf_sock_addr *ctx)
 		return;
 	peer->frontend_port = 0;
 	peer->backend_port = 0;
-}
-
-/* Loopback addresses are each namespace's own: the node's lead to no pod's. */
-static __always_inline bool sock_foreign(struct bpf_sock_addr *ctx, const union addr *a)
-{
-	const __u32 *w = a->w;
-	bool v4 = addr_is_v4(a) && (bpf_ntohl(w[3]) >> 24) == 127;
-	bool v6 = !w[0] && !w[1] && !w[2] && w[3] == bpf_htonl(1);
-
-	return (v4 || v6) && bpf_get_netns_cookie(ctx) != host_netns;
 }
 
 /* connect() or sendmsg() to a: true if a is now a backend. */

@@ -65,3 +65,16 @@ static __always_inline bool sock_is(const struct sock_addr *a, const union addr 
 {
 	return a->port == port && addr_equal(&a->addr, addr);
 }
+
+/* Cookie of the node's own network namespace; 0: not known, which is nobody's. */
+volatile const __u64 host_netns = 0;
+
+/* Loopback addresses are each namespace's own: the node's lead to no pod's. */
+static __always_inline bool sock_foreign(struct bpf_sock_addr *ctx, const union addr *a)
+{
+	const __u32 *w = a->w;
+	bool v4 = addr_is_v4(a) && (bpf_ntohl(w[3]) >> 24) == 127;
+	bool v6 = !w[0] && !w[1] && !w[2] && w[3] == bpf_htonl(1);
+
+	return (v4 || v6) && bpf_get_netns_cookie(ctx) != host_netns;
+}
