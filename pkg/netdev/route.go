@@ -91,8 +91,16 @@ func (r Route) netlink() *netlink.Route {
 	return out
 }
 
-// ownRoutes lists the routes of protocol 80 that are not pods'.
+// ownRoutes lists the routes of protocol 80 that are not pods'. The links are
+// listed after the routes, or the route of a pod that is made meanwhile would
+// seem to be over a link that is nobody's.
 func ownRoutes() (map[routeKey]Route, error) {
+	raw, err := Dump(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: Protocol}, netlink.RT_FILTER_PROTOCOL)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
 	links, err := PodLinks()
 	if err != nil {
 		return nil, err
@@ -100,12 +108,6 @@ func ownRoutes() (map[routeKey]Route, error) {
 	pods := make(map[int]bool, len(links))
 	for _, l := range links {
 		pods[l.Index] = true
-	}
-	raw, err := Dump(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: Protocol}, netlink.RT_FILTER_PROTOCOL)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
 	}
 	routes := make(map[routeKey]Route, len(raw))
 	for _, n := range raw {

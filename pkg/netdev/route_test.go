@@ -3,7 +3,9 @@
 package netdev
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -71,6 +73,35 @@ func TestSyncRoutes(t *testing.T) {
 }
 
 var errNotYet = errors.New("not yet")
+
+// A pod may be made between any two things that SyncRoutes does.
+func TestSyncRoutesWhilePodsAreMade(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		here := netlab.Open(t, "/proc/self/ns/net")
+		ctx, stop := context.WithCancel(t.Context())
+		synced := make(chan error)
+		go func() {
+			var err error
+			for ctx.Err() == nil && err == nil {
+				err = SyncRoutes(nil)
+			}
+			synced <- err
+		}()
+		const pods = 100
+		for i := range pods {
+			link, dst := fmt.Sprintf("pb%011x", i), fmt.Sprintf("10.9.0.%d/32", i)
+			here.Exec(t, "ip", "link", "add", link, "up", "type", "bridge")
+			here.Exec(t, "ip", "route", "add", dst, "dev", link, "proto", "80")
+		}
+		stop()
+		if err := <-synced; err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Count(here.Exec(t, "ip", "route", "show", "proto", "80"), "10.9.0."); got != pods {
+			t.Errorf("want the routes of %d pods, got %d", pods, got)
+		}
+	})
+}
 
 func TestSyncNeighbours(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
