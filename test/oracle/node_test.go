@@ -52,7 +52,7 @@ func newNode(t testing.TB) *node {
 	set, err := load.Open(load.Options{
 		PinDir: "/sys/fs/bpf/patchbay", Log: slog.New(slog.DiscardHandler),
 		Constants: map[string]any{"reject_rate": uint32(1 << 31)},
-		Sizes: map[string]uint32{"flows": 1 << 12, "flows_new": 1 << 12, "affinities": 1 << 12, "slots": 1 << 16,
+		Sizes: map[string]uint32{"flows": 1 << 12, "flows_new": 1 << 12, "affinities": 1 << 12, "slots": 1 << 18,
 			"services": 1 << 12, "backends": 1 << 12},
 	})
 	if err != nil {
