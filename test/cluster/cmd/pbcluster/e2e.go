@@ -19,25 +19,32 @@ import (
 	"github.com/patchbay-net/patchbay/test/cluster/internal/lab"
 )
 
-// endToEnd runs upstream's tests: those whose names match the regular
-// expression in args, or all that test/e2e/expected.txt names. In the latter
-// case each must run, and those that it says pass must pass.
+// endToEnd runs upstream's tests: those whose names match the first regular
+// expression in args and not the second, or those that test/e2e/expected.txt
+// names. In the latter case each must run, and those that it says pass must
+// pass.
 func (e *env) endToEnd(ctx context.Context, l *lab.Lab, args []string) error {
 	expected, err := readExpected(filepath.Join(e.root, "test/e2e/expected.txt"))
 	if err != nil {
 		return err
 	}
-	focus := ""
-	if len(args) == 1 {
+	if !e.all {
+		maps.DeleteFunc(expected, func(name string, _ bool) bool { return !strings.Contains(name, "[Conformance]") })
+	}
+	var focus, skip string
+	switch len(args) {
+	case 2:
+		focus, skip = args[0], args[1]
+	case 1:
 		focus = args[0]
-	} else {
+	default:
 		names := slices.Sorted(maps.Keys(expected))
 		for i, name := range names {
 			names[i] = regexp.QuoteMeta(name)
 		}
 		focus = " (" + strings.Join(names, "|") + ")$" // ginkgo puts the suite's name before
 	}
-	results, err := e.ginkgo(ctx, l, focus)
+	results, err := e.ginkgo(ctx, l, focus, skip)
 	if err != nil {
 		return err
 	}
@@ -84,14 +91,14 @@ func (s spec) name() string {
 	return strings.Join(append(s.ContainerHierarchyTexts, s.LeafNodeText), " ")
 }
 
-// ginkgo runs the tests that match focus on the control plane, six at a time.
-// It returns those that were chosen to run.
-func (e *env) ginkgo(ctx context.Context, l *lab.Lab, focus string) ([]spec, error) {
+// ginkgo runs the tests that match focus and not skip on the control plane, six
+// at a time. It returns those that were chosen to run.
+func (e *env) ginkgo(ctx context.Context, l *lab.Lab, focus, skip string) ([]spec, error) {
 	dir := filepath.Join(l.Dir, "e2e")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	cmd, err := l.Tests(ctx, dir, focus)
+	cmd, err := l.Tests(ctx, dir, focus, skip)
 	if err != nil {
 		return nil, err
 	}

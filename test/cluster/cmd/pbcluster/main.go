@@ -31,7 +31,8 @@ const usage = `usage: pbcluster [flags] verb [arguments]
   exec MACHINE COMMAND  run a command inside a machine
   client COMMAND        run a command as the outside client
   app                   run the two-tier application's test
-  e2e [FOCUS]           run upstream's tests that test/e2e/expected.txt names, or those that match
+  e2e [FOCUS [SKIP]]    run upstream's tests that test/e2e/expected.txt names, or those that
+                        match FOCUS and not SKIP
   test                  all of these in turn on a cluster of its own, which it ends
   down                  end the cluster, or what is left of it and of a test's
 
@@ -44,6 +45,7 @@ type env struct {
 	cache     string
 	name      string
 	dualStack bool
+	all       bool
 	out       io.Writer
 }
 
@@ -60,6 +62,7 @@ func run(args []string) int {
 	flags.StringVar(&e.cache, "cache", defaultCache(), "`directory` of builds and of the running cluster's state")
 	flags.StringVar(&e.name, "name", "pbk8s", "prefix of all names the cluster uses on this machine")
 	flags.BoolVar(&e.dualStack, "dual-stack", false, "give nodes, pods and Services IPv6 addresses too")
+	flags.BoolVar(&e.all, "all", false, "run all tests of test/e2e/expected.txt, not only the conformance tests")
 	if err := flags.Parse(args); err != nil || flags.NArg() == 0 {
 		if err == nil {
 			flags.Usage()
@@ -136,7 +139,7 @@ func (e *env) verb(ctx context.Context, verb string, args []string) error {
 		return e.uninstall(ctx, l)
 	case verb == "app":
 		return e.app(ctx, l)
-	case verb == "e2e" && len(args) <= 1:
+	case verb == "e2e" && len(args) <= 2:
 		return e.endToEnd(ctx, l, args)
 	default:
 		return errUsage

@@ -23,7 +23,7 @@ import (
 // first; one that runs is waited for.
 func (e *env) test(ctx context.Context) (err error) {
 	start := time.Now()
-	e.name = e.testName()
+	e.name, e.dualStack = e.testName(), true
 	unlock, err := e.alone(ctx)
 	if err != nil {
 		return err

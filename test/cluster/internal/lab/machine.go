@@ -164,13 +164,17 @@ func (l *Lab) Import(ctx context.Context, archive string) error {
 }
 
 // Tests returns a command that runs upstream's end-to-end tests that match
-// focus on the control plane, with a report in dir. It ends with the machine.
-func (l *Lab) Tests(ctx context.Context, dir, focus string) (*exec.Cmd, error) {
-	cmd, err := l.Exec(ctx, l.controlPlane().Name, l.bin("ginkgo"), "run",
-		"--procs=6", "--no-color", "--timeout=30m", "--focus="+focus,
-		"--output-dir="+dir, "--json-report=report.json", l.bin("e2e.test"), "--",
+// focus and not skip on the control plane, with a report in dir. It ends with
+// the machine.
+func (l *Lab) Tests(ctx context.Context, dir, focus, skip string) (*exec.Cmd, error) {
+	argv := []string{l.bin("ginkgo"), "run", "--procs=6", "--no-color", "--timeout=40m",
+		"--focus=" + focus, "--output-dir=" + dir, "--json-report=report.json"}
+	if skip != "" {
+		argv = append(argv, "--skip="+skip)
+	}
+	cmd, err := l.Exec(ctx, l.controlPlane().Name, append(argv, l.bin("e2e.test"), "--",
 		"--kubeconfig="+l.kubeconfig("admin"), "--kubectl-path="+l.bin("kubectl"),
-		"--provider=skeleton", "--num-nodes=2", "--disable-log-dump")
+		"--provider=skeleton", "--num-nodes=2", "--disable-log-dump")...)
 	if err != nil {
 		return nil, err
 	}
