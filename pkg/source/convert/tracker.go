@@ -123,6 +123,9 @@ func (s *Services) applySlice(ev source.Event) {
 	if ev.Op == source.Delete || !ok {
 		return
 	}
+	if _, headless := obj.Labels[corev1.IsHeadlessService]; headless {
+		return // for DNS alone, as for kube-proxy
+	}
 	record := s.convertSlice(obj)
 	s.slices[ev.Key] = record
 	if record.service != (service.Name{}) {

@@ -98,6 +98,18 @@ func TestServicesMergesSlices(t *testing.T) {
 	}
 }
 
+func TestServicesHeadlessSlice(t *testing.T) {
+	s := NewServices(nil)
+	s.Apply(upsert(source.KindService, webService(t)))
+	s.Apply(upsert(source.KindEndpointSlice, slice(t, "a", "web", "10.244.0.1 rs")))
+	labelled := slice(t, "a", "web", "10.244.0.1 rs")
+	labelled.Labels[corev1.IsHeadlessService] = ""
+	s.Apply(upsert(source.KindEndpointSlice, labelled))
+	if got := endpointsOf(s); len(got) != 0 {
+		t.Errorf("want no endpoints of a slice that is labelled headless, got %v", got)
+	}
+}
+
 func TestServicesSliceWithoutService(t *testing.T) {
 	s := NewServices(nil)
 	s.Apply(upsert(source.KindEndpointSlice, slice(t, "a", "web", "10.244.0.1 rs")))
