@@ -3,6 +3,7 @@
  * The host's end of a pod's veth.
  */
 #include "lib/destination.h"
+#include "lib/direct.h"
 #include "lib/finish.h"
 #include "lib/known.h"
 #include "lib/pod.h"
@@ -29,6 +30,8 @@ int tc_pod_in(struct __sk_buff *skb)
 		ret = known_error(skb, &p);
 	if (!ret)
 		ret = to_service(skb, &p);
+	if (!ret)
+		ret = to_direct(skb, &p);
 	if (!ret)
 		ret = from_pod(skb, &p);
 	return finish(skb, &p, ret);

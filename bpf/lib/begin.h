@@ -134,6 +134,16 @@ static __always_inline int insert_flow(const struct pkt *p, struct scratch *s)
 	return 0;
 }
 
+/* The node asks itself: in by the NIC that it went out by, as if from the Service. */
+static __always_inline void to_itself(const struct pkt *p, struct flow *f)
+{
+	f->saddr = p->t.daddr;
+	f->way = WAY_HOST;
+	f->ifindex = p->ifindex;
+	__builtin_memcpy(f->dmac, p->smac, sizeof(f->dmac));
+	__builtin_memcpy(f->smac, p->dmac, sizeof(f->smac));
+}
+
 /*
  * Fills in both entries for the backend. A pod that reaches itself sees the
  * Service's address as its client.
@@ -160,6 +170,8 @@ static __always_inline int compose(const struct pkt *p, const struct backend *b,
 	if (ret < 0)
 		return ret;
 	s->reply.flags = ret == VERDICT_PASS ? FLOW_REPLY : FLOW_REPLY | FLOW_PEER;
+	if (p->hook == HOOK_UPLINK_OUT && !ret && s->forward.way == WAY_STACK)
+		to_itself(p, &s->forward);
 	return way_back(p, &s->reply);
 }
 
@@ -167,6 +179,12 @@ static __always_inline int compose(const struct pkt *p, const struct backend *b,
 static __always_inline __u32 choice_hash(const struct pkt *p, const struct frontend *fe)
 {
 	return fe->affinity ? addr_hash(&p->t.saddr) : flow_hash(&p->t);
+}
+
+/* Not one that the node or a pod is likely to take by itself. */
+static __always_inline __be16 other_port(__u32 hash, __u32 n)
+{
+	return bpf_htons(1024 + mix(((__u64)n << 32) + hash) % 31744);
 }
 
 /* The n-th try: the Service's choice, its next ones, then another source port. */
@@ -185,7 +203,7 @@ __noinline int try_backend(struct pkt *p, struct frontend *fe, __u32 n)
 	if (n < ATTEMPTS_BACKEND)
 		hash += n * 0x9e3779b9;
 	else
-		sport = bpf_htons(1024 + mix(((__u64)n << 32) + hash) % 31744);
+		sport = other_port(hash, n);
 	id = service_choose(fe, &p->t.saddr, hash);
 	b = service_backend(id);
 	if (!b)

@@ -197,7 +197,7 @@ static __always_inline bool flow_note(const struct flow_key *k, struct flow *f, 
 
 	if (!confirmed && k->proto != IPPROTO_TCP && reply)
 		return true;
-	if (!confirmed && !reply && f->flags & FLOW_ANSWERED && !(tcp & TCP_SYN))
+	if (!confirmed && !reply && f->flags & FLOW_ANSWERED && !(tcp & (TCP_SYN | TCP_RST)))
 		return true;
 	if (f->seen == now && !end && (confirmed || !reply || f->flags & FLOW_ANSWERED))
 		return false;

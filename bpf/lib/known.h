@@ -56,6 +56,8 @@ __noinline int known_flow(struct __sk_buff *skb, struct pkt *p)
 		f = flow_find(&k, p->tcp, now, &confirmed);
 		if (!f)
 			return -DROP_BUG;
+		if (confirmed)
+			flow_note(&k, f, p->tcp, now, true, f->flags & FLOW_REPLY);
 	}
 	follow_sender(p, f, confirmed);
 	return send(skb, p, f);

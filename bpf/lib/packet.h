@@ -75,6 +75,6 @@ struct pkt {
 	__u8 answer;	   /* enum answer */
 	__u8 dest;	   /* enum route_kind of the destination */
 	__u8 l4len;	   /* length of the transport header */
-	__u8 pad;
+	__u8 client;	   /* from a pod that is a Service's client by packets */
 };
 _Static_assert(sizeof(struct pkt) == 88, "pkt");

@@ -73,6 +73,7 @@ __noinline int pod_source(struct pkt *p)
 			return -DROP_POD_MAC;
 		if (policy_out(ep))
 			return -DROP_POLICY;
+		p->client = !!(ep->flags & ENDPOINT_CLIENT);
 	}
 	if (!link && !addr_is_multicast(&p->t.daddr))
 		return 0;
@@ -94,7 +95,7 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct pkt *p,
 }
 
 /*
- * From pod to pod on one node, at once: unless the receiver is a Service's
+ * From pod to pod on one node, at once: unless one of them is a Service's
  * client by packets, no flow can know of it.
  */
 __noinline int to_near_pod(struct __sk_buff *skb, struct pkt *p)
@@ -104,7 +105,7 @@ __noinline int to_near_pod(struct __sk_buff *skb, struct pkt *p)
 	if (!p)
 		return -DROP_BUG;
 	ep = endpoint_of(&p->t.daddr);
-	if (!ep || ep->flags & ENDPOINT_CLIENT)
+	if (!ep || ep->flags & ENDPOINT_CLIENT || p->client)
 		return 0;
 	return deliver(skb, p, ep);
 }

@@ -198,6 +198,12 @@ static __always_inline int send_way(struct __sk_buff *skb, const struct pkt *p,
 			break;
 		skb->mark = PB_MARK_STACK;
 		return bpf_redirect(f->ifindex, BPF_F_INGRESS);
+	case WAY_STACK:
+		if (p->hook != HOOK_UPLINK_OUT)
+			break;
+		/* Already on its way, with the MAC of another next hop. */
+		skb->mark = PB_MARK_SENT;
+		return bpf_redirect_neigh(p->ifindex, NULL, 0, 0);
 	}
 	return send_stack(skb);
 }
@@ -213,7 +219,8 @@ __noinline int send(struct __sk_buff *skb, struct pkt *p, struct flow *f)
 	if (p->t.proto == IPPROTO_SCTP && changes_ports(p, f))
 		return -DROP_PROTOCOL; /* CRC32c over all of it */
 	if (piece_size(skb, p) > MTU_SURE)
-		cut = check_size(skb, p, way_mtu(f, cfg), !(f->flags & FLOW_REPLY));
+		cut = check_size(skb, p, way_mtu(f, cfg),
+				 !at_egress(p) && !(f->flags & FLOW_REPLY));
 	if (cut < 0)
 		return cut;
 	ret = f->way == WAY_TUNNEL ? clamp_mss(skb, p, cfg->tunnel_mtu) : 0;

@@ -224,6 +224,46 @@ func TestPortClash(t *testing.T) {
 	})
 }
 
+// A pod asks a backend directly from the port of its flow by packets: closed,
+// that one gives way; open, the direct one gets another port.
+func TestDirectAfterPackets(t *testing.T) {
+	n := newNode(t)
+	n.endpoint(podA2, here, macA2)
+	n.service(1, service{addr: clusIP, port: 80, proto: 6, scopes: cluster, backends: []netip.AddrPort{ap(podA2, 8080)}})
+	n.service(2, service{addr: clusIP, port: 53, proto: 17, scopes: cluster, backends: []netip.AddrPort{ap(podA2, 5353)}})
+	data := packet.Payload("question")
+	there, back := packet.IPv4{Src: podA, Dst: podA2}, packet.IPv4{Src: podA2, Dst: podA}
+	tcp := func(dst netip.Addr, port uint16, flags uint8) []byte {
+		return packet.Build(fromA, packet.IPv4{Src: podA, Dst: dst}, packet.TCP{Src: 4000, Dst: port, Flags: flags})
+	}
+	answer := func(flags uint8) packet.TCP { return packet.TCP{Src: 8080, Dst: 4000, Flags: flags} }
+	n.run("tc_pod_in", tcp(clusIP, 80, packet.SYN))
+	n.run("tc_pod_in", packet.Build(fromA2, back, answer(packet.SYN|packet.ACK)))
+	n.run("tc_pod_in", tcp(clusIP, 80, packet.RST))
+	n.steps([]step{
+		{name: "SYN", program: "tc_pod_in", verdict: redirect, in: tcp(podA2, 8080, packet.SYN),
+			out: packet.Build(toA2, there, packet.TCP{Src: 4000, Dst: 8080, Flags: packet.SYN})},
+		{name: "SYN-ACK", program: "tc_pod_in", verdict: redirect, in: packet.Build(fromA2, back, answer(packet.SYN|packet.ACK)),
+			out: packet.Build(toA, back, answer(packet.SYN|packet.ACK))},
+	})
+	n.run("tc_pod_in", packet.Build(fromA, packet.IPv4{Src: podA, Dst: clusIP}, packet.UDP{Src: 4000, Dst: 53}, data))
+	n.run("tc_pod_in", packet.Build(fromA2, back, packet.UDP{Src: 5353, Dst: 4000}, data))
+	r := n.run("tc_pod_in", packet.Build(fromA, there, packet.UDP{Src: 4000, Dst: 5353}, data))
+	port := binary.BigEndian.Uint16(r.frame[34:])
+	n.want(r, redirect, packet.Build(toA2, there, packet.UDP{Src: port, Dst: 5353}, data))
+	if port == 4000 {
+		t.Error("the direct flow kept its port, want another")
+	}
+	n.steps([]step{
+		{name: "direct answer", program: "tc_pod_in", verdict: redirect,
+			in:  packet.Build(fromA2, back, packet.UDP{Src: 5353, Dst: port}, data),
+			out: packet.Build(toA, back, packet.UDP{Src: 5353, Dst: 4000}, data)},
+		{name: "the Service's answer", program: "tc_pod_in", verdict: redirect,
+			in:  packet.Build(fromA2, back, packet.UDP{Src: 5353, Dst: 4000}, data),
+			out: packet.Build(toA, packet.IPv4{Src: clusIP, Dst: podA}, packet.UDP{Src: 53, Dst: 4000}, data)},
+	})
+}
+
 // Fragments follow the first one; the transport header is in that one alone.
 func TestFragments(t *testing.T) {
 	n := newNode(t)

@@ -193,6 +193,8 @@ func TestFromHost(t *testing.T) {
 	n.service(1, service{addr: clusIP, port: 80, proto: 17, scopes: cluster, backends: []netip.AddrPort{ap(podA, 8080)}})
 	n.service(2, service{addr: clusIP, port: 81, proto: 6, scopes: cluster, fe: objects.MapFrontend{Flags: uint16(objects.MapFrontendFlagsFE_REJECT)}})
 	n.service(3, service{addr: vip, port: 80, proto: 6, scopes: external, backends: []netip.AddrPort{ap(nodeA, 8080)}})
+	n.service(4, service{addr: clusIP, port: 82, proto: 6, scopes: cluster, backends: []netip.AddrPort{ap(nodeA, 6443)}})
+	n.service(5, service{addr: clusIP, port: 83, proto: 6, scopes: cluster, backends: []netip.AddrPort{ap(client, 443)}})
 	data := packet.Payload("data")
 	n.steps([]step{
 		{name: "to a ClusterIP", program: "tc_uplink_out", verdict: redirect,
@@ -201,6 +203,18 @@ func TestFromHost(t *testing.T) {
 		{name: "the answer", program: "tc_pod_in", verdict: redirect,
 			in:  packet.Build(fromA, packet.IPv4{Src: podA, Dst: nodeA}, packet.UDP{Src: 8080, Dst: 4000}, data),
 			out: packet.Build(fromRouter, packet.IPv4{Src: clusIP, Dst: nodeA}, packet.UDP{Src: 80, Dst: 4000}, data)},
+		{name: "to itself", program: "tc_uplink_out", verdict: redirect,
+			in:  packet.Build(toRouter, packet.IPv4{Src: nodeA, Dst: clusIP}, packet.TCP{Src: 4000, Dst: 82, Flags: packet.SYN}),
+			out: packet.Build(fromRouter, packet.IPv4{Src: clusIP, Dst: nodeA}, packet.TCP{Src: 4000, Dst: 6443, Flags: packet.SYN})},
+		{name: "its own answer", program: "tc_uplink_out", verdict: redirect,
+			in:  packet.Build(toRouter, packet.IPv4{Src: nodeA, Dst: clusIP}, packet.TCP{Src: 6443, Dst: 4000, Flags: packet.SYN | packet.ACK}),
+			out: packet.Build(fromRouter, packet.IPv4{Src: clusIP, Dst: nodeA}, packet.TCP{Src: 82, Dst: 4000, Flags: packet.SYN | packet.ACK})},
+		{name: "to a backend outside", program: "tc_uplink_out", verdict: redirect,
+			in:  packet.Build(toRouter, packet.IPv4{Src: nodeA, Dst: clusIP}, packet.TCP{Src: 4000, Dst: 83, Flags: packet.SYN}),
+			out: packet.Build(toRouter, packet.IPv4{Src: nodeA, Dst: client}, packet.TCP{Src: 4000, Dst: 443, Flags: packet.SYN})},
+		{name: "its answer, in anybody's frame", program: "tc_uplink_in", verdict: pass,
+			in:  packet.Build(fromRouter, packet.IPv4{Src: client, Dst: nodeA}, packet.TCP{Src: 443, Dst: 4000, Flags: packet.SYN | packet.ACK}),
+			out: packet.Build(fromRouter, packet.IPv4{Src: clusIP, Dst: nodeA}, packet.TCP{Src: 83, Dst: 4000, Flags: packet.SYN | packet.ACK})},
 		{name: "refused", program: "tc_uplink_out", verdict: redirect, reason: objects.MapDropReasonDROP_NO_BACKEND,
 			in:  packet.Build(toRouter, packet.IPv4{Src: nodeA, Dst: clusIP}, packet.TCP{Src: 4000, Dst: 81, Flags: packet.SYN}),
 			out: noWindow(packet.Build(fromRouter, packet.IPv4{Src: clusIP, Dst: nodeA, DF: true}, packet.TCP{Src: 81, Dst: 4000, Flags: packet.RST | packet.ACK, Ack: 1}))},
