@@ -50,6 +50,18 @@ func (n *node) place(a netip.Addr) place {
 	return outside
 }
 
+// own tells whether the node has the address itself.
+func (n *node) own(a netip.Addr) bool {
+	return a == oracle.NodeIP(family(a), 0) || a == oracle.ExternalNodeIP(family(a), 0)
+}
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return 4
+	}
+	return 6
+}
+
 // forwarded checks a packet that must go to a backend, and the backend's answer.
 func (j *judge) forwarded(p oracle.Packet, want oracle.Outcome, w wire, r result) error {
 	if r.dropped["no-pod"] == 1 && j.mayMiss(want) {
@@ -62,6 +74,9 @@ func (j *judge) forwarded(p oracle.Packet, want oracle.Outcome, w wire, r result
 	seen, ok := want.Backends[backend]
 	if !ok {
 		return fmt.Errorf("went to %s", backend)
+	}
+	if p.From == oracle.Host && j.node.own(backend.Addr()) && src.Addr() == p.Dst.Addr() {
+		seen = netip.AddrPortFrom(p.Dst.Addr(), seen.Port())
 	}
 	flow := tuple{p.Src, p.Dst, p.Protocol}
 	if before, ok := j.flows[flow]; ok {
@@ -109,6 +124,13 @@ func (j *judge) arrives(w wire, r result, f begun, which which) error {
 		}
 	case outside:
 		verdict, mark = pass, markStack
+		if f.packet.From == oracle.Host && r.verdict == redirect {
+			// It has left the stack already: it is sent on, or in again.
+			verdict, mark = redirect, 0
+			if j.node.own(f.backend.Addr()) {
+				out.eth = packet.Eth{Src: w.eth.Dst, Dst: w.eth.Src}
+			}
+		}
 	case noPod:
 		return fmt.Errorf("got %s", r)
 	}

@@ -80,7 +80,8 @@ type Outcome struct {
 	Reason  string // of Reject and Drop: what is counted
 	// Backends is, for Forward, where it may go, and which source the backend
 	// must see: the sender's own, or, if it is the backend itself, the frontend's
-	// address with the sender's port.
+	// address with the sender's port. A node that reaches itself at another of its
+	// addresses may see either.
 	Backends map[netip.AddrPort]netip.AddrPort
 	// Sticky tells that the client stays with the backend that it gets.
 	Sticky bool
