@@ -50,7 +50,7 @@ func TestChurn(t *testing.T) {
 		mount, err := netlab.CgroupMount()
 		l.must(err)
 		l.must(l.d.AttachSockets(mount))
-		t.Run("sockets", func(t *testing.T) { c.run(t, limit/2, l.other, l.other, l.node) })
+		t.Run("sockets", func(t *testing.T) { c.run(t, limit/2, l.pod, l.pod, l.node) })
 	})
 }
 

@@ -17,12 +17,12 @@ import (
 	"github.com/patchbay-net/patchbay/test/oracle"
 )
 
-// churnLab is a node, which is the test's own namespace, with two pods that ask,
+// churnLab is a node, which is the test's own namespace, with a pod that asks,
 // one that has all addresses of endpoints, and a client outside.
 type churnLab struct {
-	t                            *testing.T
-	d                            *datapath.Datapath
-	node, pod, other, pods, away *netlab.Namespace
+	t                     *testing.T
+	d                     *datapath.Datapath
+	node, pod, pods, away *netlab.Namespace
 }
 
 const endpointsOfFamily = 1000
@@ -49,8 +49,8 @@ func run(t *testing.T, cmd *exec.Cmd) {
 
 func newChurnLab(t *testing.T) *churnLab {
 	t.Helper()
-	l := &churnLab{t: t, node: netlab.Open(t, "/proc/self/ns/net"), pod: netlab.New(t), other: netlab.New(t), pods: netlab.New(t), away: netlab.New(t)}
-	for _, ns := range []*netlab.Namespace{l.node, l.pod, l.other, l.pods, l.away} {
+	l := &churnLab{t: t, node: netlab.Open(t, "/proc/self/ns/net"), pod: netlab.New(t), pods: netlab.New(t), away: netlab.New(t)}
+	for _, ns := range []*netlab.Namespace{l.node, l.pod, l.pods, l.away} {
 		ns.Sysctl(t, "net/ipv6/conf/default/dad_transmits", "0")
 	}
 	for _, key := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
@@ -83,7 +83,6 @@ func newChurnLab(t *testing.T) *churnLab {
 	}
 	l.must(d.SetRoutes(routes))
 	l.addPod(l.pod, "pod", oracle.PodIP(4, 0, 5), oracle.PodIP(6, 0, 5))
-	l.addPod(l.other, "other", oracle.PodIP(4, 0, 6), oracle.PodIP(6, 0, 6))
 	l.addAll()
 	return l
 }
