@@ -14,6 +14,8 @@ tcpdump tcpdump
 runc runc
 bpftool bpftool
 strace strace
+qemu-system-x86_64 qemu-system-x86
+depmod kmod
 clang-19 clang-19
 llvm-strip-19 llvm-19
 /usr/include/linux/bpf.h linux-libc-dev

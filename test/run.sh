@@ -73,6 +73,7 @@ stage endurance go test -count=1 -timeout 20m ./test/site
 stage verify-generate make -s verify-generate
 stage demo make -s demo
 stage broken-demo broken_demo
+stage guests test/guest/run.sh
 stage cluster make -s e2e
 stage kube-source kube_source
 
