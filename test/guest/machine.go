@@ -99,7 +99,7 @@ func (m *machine) share(ctx context.Context) (*exec.Cmd, error) {
 func (m *machine) arguments() []string {
 	memory := fmt.Sprintf("%dM", m.memory)
 	return []string{
-		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", memory,
+		"-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-smp", "2", "-m", memory,
 		"-object", "memory-backend-memfd,id=memory,share=on,size=" + memory, "-numa", "node,memdev=memory",
 		"-nodefaults", "-display", "none", "-no-reboot", "-net", "none",
 		"-kernel", m.kernel.image(), "-initrd", m.initrd(),
