@@ -6,12 +6,14 @@
 package endpoints
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -48,9 +50,14 @@ type Table struct {
 	ports    func()        // is told when host ports changed
 	reap     chan struct{} // there is something for the reaper
 
+	adopting sync.Mutex // held while endpoints are looked through
+
 	mu        sync.Mutex
 	endpoints map[agentapi.EndpointKey]*endpoint
 	doomed    map[int]string // links to be removed, by index
+	// ended are the keys deleted since endpoints were last looked through, with
+	// their generation: what was listed before may still speak of them.
+	ended map[agentapi.EndpointKey]uint64
 }
 
 // endpoint is a pod's interface as the agent keeps it.
@@ -65,7 +72,7 @@ type endpoint struct {
 func New(dp Datapath, leases *store.Store, gate string, ports func(), log *slog.Logger) *Table {
 	return &Table{
 		datapath: dp, leases: leases, gate: gate, ports: ports, log: log, reap: make(chan struct{}, 1),
-		endpoints: map[agentapi.EndpointKey]*endpoint{}, doomed: map[int]string{},
+		endpoints: map[agentapi.EndpointKey]*endpoint{}, doomed: map[int]string{}, ended: map[agentapi.EndpointKey]uint64{},
 	}
 }
 
@@ -78,6 +85,9 @@ func (t *Table) Add(e agentapi.Endpoint) error {
 	if err := t.datapath.AddEndpoint(dp); err != nil {
 		return fmt.Errorf("endpoint %s/%s on %s: %w", e.ContainerID, e.IfName, e.HostIfName, err)
 	}
+	t.mu.Lock()
+	delete(t.ended, e.EndpointKey)
+	t.mu.Unlock()
 	t.put(&endpoint{Endpoint: e})
 	return nil
 }
@@ -130,6 +140,7 @@ func (t *Table) Delete(d agentapi.EndpointDelete) error {
 		return nil
 	}
 	delete(t.endpoints, d.EndpointKey)
+	t.ended[d.EndpointKey] = cmp.Or(d.Generation, math.MaxUint64)
 	t.mu.Unlock()
 	if kept != nil && len(kept.Ports) > 0 {
 		t.ports()
@@ -166,21 +177,36 @@ func (t *Table) removeLink(name string, index int) {
 }
 
 // Run removes the links of endpoints that are no more: those that gather while
-// it is at work, together. It ends with ctx.
+// it is at work, together. Soon after its start it looks through the endpoints
+// again: a DEL that found no agent may have been under way when they were
+// adopted. It ends with ctx.
 func (t *Table) Run(ctx context.Context) error {
-	for {
+	early := time.NewTimer(2 * time.Second)
+	defer early.Stop()
+	for looks := 0; ; {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-early.C:
+			if err := t.Adopt(); err != nil {
+				t.log.Warn("look through endpoints", "err", err)
+			}
+			if looks++; looks < 3 {
+				early.Reset(4 * time.Second)
+			}
 		case <-t.reap:
+			t.removeLinks()
 		}
-		t.mu.Lock()
-		due := t.doomed
-		t.doomed = make(map[int]string)
-		t.mu.Unlock()
-		if err := netdev.RemovePodLinks(due); err != nil {
-			t.log.Warn("remove pods' links; the plugin does it then", "err", err)
-		}
+	}
+}
+
+func (t *Table) removeLinks() {
+	t.mu.Lock()
+	due := t.doomed
+	t.doomed = make(map[int]string)
+	t.mu.Unlock()
+	if err := netdev.RemovePodLinks(due); err != nil {
+		t.log.Warn("remove pods' links; the plugin does it then", "err", err)
 	}
 }
 
@@ -233,8 +259,11 @@ func (t *Table) GC(gc agentapi.GC) error {
 // does the lease of a pod whose namespace and link are gone. A link without a
 // lease stays: its addresses may be another IPAM plugin's.
 func (t *Table) Adopt() error {
+	t.adopting.Lock()
+	defer t.adopting.Unlock()
 	t.mu.Lock()
 	before := maps.Clone(t.endpoints)
+	clear(t.ended)
 	t.mu.Unlock()
 	have, err := t.datapath.Endpoints()
 	if err != nil {
@@ -330,6 +359,16 @@ func (t *Table) adopt(lease store.Lease, link netdev.Link) error {
 		t.log.Warn("adopt endpoint", "lease", lease.Key, "err", err)
 	}
 	t.put(adopted)
+	t.mu.Lock()
+	generation, ended := t.ended[e.EndpointKey]
+	ended = ended && lease.Generation <= generation && t.endpoints[e.EndpointKey] == adopted
+	if ended {
+		delete(t.endpoints, e.EndpointKey)
+	}
+	t.mu.Unlock()
+	if ended { // while it was adopted
+		return t.datapath.RemoveEndpoint(dp)
+	}
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,19 +23,34 @@ import (
 )
 
 // fake keeps endpoints as the datapath does.
-type fake struct{ list []datapath.Endpoint }
+type fake struct {
+	mu     sync.Mutex
+	list   []datapath.Endpoint
+	during func() // happens while an endpoint is added
+}
 
 func (f *fake) AddEndpoint(e datapath.Endpoint) error {
+	if f.during != nil {
+		f.during()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.list = append(f.list, e)
 	return nil
 }
 
 func (f *fake) RemoveEndpoint(e datapath.Endpoint) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.list = slices.DeleteFunc(f.list, func(o datapath.Endpoint) bool { return o.IfIndex == e.IfIndex })
 	return nil
 }
 
-func (f *fake) Endpoints() ([]datapath.Endpoint, error) { return slices.Clone(f.list), nil }
+func (f *fake) Endpoints() ([]datapath.Endpoint, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.list), nil
+}
 
 type lab struct {
 	here, peer *netlab.Namespace
@@ -175,6 +191,37 @@ func TestAdopt(t *testing.T) {
 		}
 		if got := l.dp.list; len(got) != 1 || got[0].IfIndex != l.here.Index(t, key("live").Link()) {
 			t.Errorf("endpoints %+v, want the live one alone", got)
+		}
+	})
+}
+
+// TestDeletedWhileAdopted: a DEL that comes while its endpoint is adopted wins.
+func TestDeletedWhileAdopted(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		l := newLab(t)
+		key := store.Key{ContainerID: "c", IfName: "eth0"}
+		netlab.Wire(t, l.here, key.Link(), l.peer, "eth9")
+		pool, err := ipam.NewPool("p", ipam.Subnet{Prefix: netip.MustParsePrefix("10.244.0.0/24")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lease, err := l.leases.Allocate(store.Request{
+			Lease: store.Lease{Key: key, Network: "patchbay", Netns: l.peer.Path(), MAC: "02:00:00:00:00:02"}, Pools: []ipam.Pool{pool},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.dp.during = func() {
+			if err := l.table.Delete(agentapi.EndpointDelete{EndpointKey: agentapi.EndpointKey(key), Generation: lease.Generation}); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := l.table.Adopt(); err != nil || len(l.table.List()) != 0 || len(l.dp.list) != 0 {
+			t.Errorf("adopt: %v, endpoints %+v, datapath %+v, want none", err, l.table.List(), l.dp.list)
+		}
+		l.dp.during = nil
+		if err := l.table.Adopt(); err != nil || len(l.table.List()) != 1 {
+			t.Errorf("adopt: %v, endpoints %+v, want the one that has link and lease", err, l.table.List())
 		}
 	})
 }
