@@ -18,9 +18,6 @@
 #include "sockaddr.h"
 #include "types.h"
 
-/* Choices tried for a backend that the socket doesn't have yet. */
-#define SOCK_TRIES 8
-
 /*
  * The client that affinity is for: its address isn't known before it sends,
  * but all of a pod's (or the node's) processes share a network namespace.
@@ -97,24 +94,32 @@ static __always_inline bool sock_clashes(const struct sock_peer *peer, __u64 coo
 	return flow && !sock_is(frontend, &flow->addr, flow->port);
 }
 
+/* One choice: true if it holds, also if there is no backend (id 0). */
+static __always_inline bool sock_try(struct bpf_sock_addr *ctx, const struct frontend *fe,
+				     const struct sock_peer *peer, const struct sock_addr *frontend,
+				     struct sock_addr *a, __u32 *id)
+{
+	*id = sock_choose(ctx, fe);
+	if (!sock_to_backend(*id, a))
+		*id = 0;
+	return !*id || !sock_clashes(peer, bpf_get_socket_cookie(ctx), frontend, a);
+}
+
 /*
  * Chooses a backend whose answers can't be taken for another frontend's, if it
- * finds one in so many tries: a Service may have only one backend.
+ * finds one in so many tries: a Service may have only one backend. No loop: a
+ * head that is fallen into is a forbidden back-edge to 6.1's verifier.
  */
 static __always_inline __u32 sock_choose_apart(struct bpf_sock_addr *ctx, const struct frontend *fe,
-					       const struct sock_peer *peer, __u64 cookie,
-					       struct sock_addr *a)
+					       const struct sock_peer *peer, struct sock_addr *a)
 {
 	const struct sock_addr frontend = *a;
-	__u32 id = 0;
+	__u32 id;
 
-	for (int i = 0; i < SOCK_TRIES; i++) {
-		id = sock_choose(ctx, fe);
-		if (!sock_to_backend(id, a))
-			return 0;
-		if (!sock_clashes(peer, cookie, &frontend, a))
-			break;
-	}
+	(void)(sock_try(ctx, fe, peer, &frontend, a, &id) ||
+	       sock_try(ctx, fe, peer, &frontend, a, &id) ||
+	       sock_try(ctx, fe, peer, &frontend, a, &id) ||
+	       sock_try(ctx, fe, peer, &frontend, a, &id));
 	return id;
 }
 
@@ -136,7 +141,7 @@ static __always_inline bool sock_send_more(struct bpf_sock_addr *ctx, const stru
 		a->port = flow->port;
 		return true;
 	}
-	id = sock_choose_apart(ctx, fe, peer, cookie, a);
+	id = sock_choose_apart(ctx, fe, peer, a);
 	if (!id)
 		return false;
 	sock_remember_more(cookie, &frontend, a, id);
