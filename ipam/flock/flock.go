@@ -57,7 +57,7 @@ func queue(file *os.File, mode Mode, wait time.Duration) (*os.File, error) {
 		}
 		return file, nil
 	case <-timer.C:
-		go func() { <-locked; _ = file.Close() }()
+		go func() { locked <- errors.Join(<-locked, file.Close()) }() // nobody is left to be told
 		return nil, fmt.Errorf("lock %s: %w for %s", file.Name(), ErrTimeout, wait)
 	}
 }

@@ -19,12 +19,14 @@ func ptr[T any](v T) *T { return &v }
 
 // fullSlice is a slice as the API server gives it.
 func fullSlice(i int) *discoveryv1.EndpointSlice {
+	fields := &metav1.FieldsV1{}
+	fields.SetRawBytes(make([]byte, 900))
 	slice := &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: "shop", Name: fmt.Sprintf("web-%d-x7k2p", i), GenerateName: fmt.Sprintf("web-%d-", i),
 			Labels:          map[string]string{discoveryv1.LabelServiceName: fmt.Sprintf("web-%d", i), discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io"},
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: fmt.Sprintf("web-%d", i), UID: "7a4b6c1e-1111-2222-3333-444455556666", Controller: ptr(true)}},
-			ManagedFields:   []metav1.ManagedFieldsEntry{{Manager: "kube-controller-manager", FieldsV1: &metav1.FieldsV1{Raw: make([]byte, 900)}}},
+			ManagedFields:   []metav1.ManagedFieldsEntry{{Manager: "kube-controller-manager", FieldsV1: fields}},
 		},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Ports:       []discoveryv1.EndpointPort{{Name: ptr("http"), Port: ptr(int32(8080)), Protocol: ptr(corev1.ProtocolTCP)}},

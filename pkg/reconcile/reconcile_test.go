@@ -40,7 +40,7 @@ type lab struct {
 	writer source.Writer
 }
 
-func newLab(t *testing.T) *lab {
+func newLab(t *testing.T, prepare ...func(*fakeDatapath)) *lab {
 	t.Helper()
 	t.Setenv("NODE_NAME", "")
 	l := &lab{here: netlab.Open(t, "/proc/self/ns/net"), peer: netlab.New(t), dp: &fakeDatapath{}}
@@ -56,6 +56,9 @@ func newLab(t *testing.T) *lab {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for _, f := range prepare {
+		f(l.dp)
 	}
 	l.start(t)
 	return l
@@ -258,9 +261,8 @@ func TestFailureIsSaidAndTriedAgain(t *testing.T) {
 // TestRefusedNIC: what can't be attached to stays a NIC, and is tried again.
 func TestRefusedNIC(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
-		l := newLab(t)
+		l := newLab(t, func(dp *fakeDatapath) { dp.failNICs = 1 << 30 })
 		defer func() { l.close() }()
-		l.dp.look(func() { l.dp.failNICs = 1 << 30 })
 		l.fill()
 		l.synced()
 		l.await(t, "the rest in force", func() bool { return len(l.dp.nics) == 0 && len(l.dp.entries) == 3 && len(l.dp.peers) == 1 })

@@ -3,12 +3,12 @@
 package reconcile
 
 import (
+	"net"
+	"net/netip"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"net"
-	"net/netip"
 
 	"github.com/patchbay-net/patchbay/ipam/boot"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
