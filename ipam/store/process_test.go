@@ -130,7 +130,7 @@ func stateCalls() []string {
 // them again and looks for what is left.
 func TestKill(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
-		t.Skip("needs strace")
+		t.Fatal("needs strace: test/deps.sh installs it")
 	}
 	for _, action := range []string{"allocate", "release"} {
 		for _, fresh := range []bool{true, false} {

@@ -42,7 +42,7 @@ type killer struct {
 
 func newKiller(t *testing.T) *killer {
 	if _, err := exec.LookPath("strace"); err != nil {
-		t.Skip("needs strace")
+		t.Fatal("needs strace: test/deps.sh installs it")
 	}
 	return killerOn(t, newLab(t))
 }
