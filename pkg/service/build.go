@@ -53,7 +53,7 @@ func appendService(entries []Entry, in Input, svc Service) []Entry {
 	endpoints := in.Endpoints[svc.ID()]
 	for _, port := range svc.Ports {
 		b := builder{in: in, svc: svc, port: port}
-		b.v4, b.v6 = choose(in.Node, port, endpoints)
+		b.v4, b.v6 = choose(in, port, endpoints)
 		entries = b.append(entries)
 	}
 	return entries

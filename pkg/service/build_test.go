@@ -175,6 +175,35 @@ func TestBuildBackends(t *testing.T) {
 	}
 }
 
+func TestBuildSuspect(t *testing.T) {
+	const a, b = "10.244.0.5", "10.244.1.5"
+	both := a + " " + b
+	tests := []struct {
+		name, suspect string
+		svc           Service
+		endpoints     []Endpoint
+		want          map[string]string
+	}{
+		{"left out", "n2", web(), []Endpoint{ep(a, "n1", "r"), ep(b, "n2", "r")}, want(a, a, a)},
+		{"no others: kept", "n2", web(), []Endpoint{ep(a, "n1", ""), ep(b, "n2", "r")}, want(b, b, b)},
+		{"others only terminate: kept", "n2", web(), []Endpoint{ep(a, "n1", "st"), ep(b, "n2", "r")}, want(b, b, b)},
+		{"terminating ones too", "n2", web(), []Endpoint{ep(a, "n3", "st"), ep(b, "n2", "st")}, want(a, a, a)},
+		{"before hints", "n2", web(),
+			[]Endpoint{ep(a, "n3", "r", "zone=z2"), ep(b, "n2", "r", "zone=z1")}, want(a, a, a)},
+		{"never the node itself", "n1", web(externalLocal), []Endpoint{ep(a, "n1", "r"), ep(b, "n2", "r")}, want(both, both, a)},
+		{"policy Local: others' are no matter", "n2", web(externalLocal), []Endpoint{ep(b, "n2", "r")}, want(b, b, "drop")},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			in := input(tt.svc, tt.endpoints...)
+			in.Suspect = map[string]bool{tt.suspect: true}
+			if diff := cmp.Diff(tt.want, show(Build(in))); diff != "" {
+				t.Errorf("frontends (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func find(t *testing.T, entries []Entry, frontend string) Entry {
 	t.Helper()
 	for _, e := range entries {

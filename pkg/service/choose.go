@@ -19,7 +19,9 @@ type choice struct {
 // choose picks the backends of a port, per family: ready endpoints, or where
 // there are none, those that terminate but still serve. The sets for policy
 // Cluster and Local are judged apart; topology hints count for Cluster only.
-func choose(node NodeInfo, port Port, endpoints []Endpoint) (v4, v6 choice) {
+// Endpoints of suspect nodes are left out while others remain, before hints are
+// looked at: those of a living node elsewhere are better than a dead one's near.
+func choose(in Input, port Port, endpoints []Endpoint) (v4, v6 choice) {
 	var own4, own6 []*Endpoint
 	for i := range endpoints {
 		switch ep := &endpoints[i]; {
@@ -30,7 +32,7 @@ func choose(node NodeInfo, port Port, endpoints []Endpoint) (v4, v6 choice) {
 			own6 = append(own6, ep)
 		}
 	}
-	v4, v6 = chooseFamily(node, own4), chooseFamily(node, own6)
+	v4, v6 = chooseFamily(in, own4), chooseFamily(in, own6)
 	if port.Protocol == UDP {
 		v4.serving, v6.serving = serving(own4), serving(own6)
 	}
@@ -50,7 +52,8 @@ func serving(endpoints []*Endpoint) []netip.AddrPort {
 	return slices.Compact(list)
 }
 
-func chooseFamily(node NodeInfo, endpoints []*Endpoint) choice {
+func chooseFamily(in Input, endpoints []*Endpoint) choice {
+	node := in.Node
 	if len(endpoints) == 0 {
 		return choice{}
 	}
@@ -58,9 +61,9 @@ func chooseFamily(node NodeInfo, endpoints []*Endpoint) choice {
 	if len(usable) == 0 {
 		return choice{}
 	}
-	cluster := usable
+	cluster := in.unsuspected(usable)
 	if usable[0].Ready {
-		cluster = preferred(node, usable)
+		cluster = preferred(node, cluster)
 	}
 	local := usableOf(where(endpoints, node.runs))
 	return choice{
@@ -77,6 +80,18 @@ func usableOf(endpoints []*Endpoint) []*Endpoint {
 		return ready
 	}
 	return where(endpoints, func(ep *Endpoint) bool { return ep.Serving && ep.Terminating })
+}
+
+// unsuspected returns the endpoints whose nodes are not suspect: all if none is.
+func (in Input) unsuspected(endpoints []*Endpoint) []*Endpoint {
+	if len(in.Suspect) == 0 {
+		return endpoints
+	}
+	alive := func(ep *Endpoint) bool { return ep.Node == in.Node.Name || !in.Suspect[ep.Node] }
+	if kept := where(endpoints, alive); len(kept) > 0 {
+		return kept
+	}
+	return endpoints
 }
 
 // preferred narrows ready endpoints by topology: to this node's if all carry

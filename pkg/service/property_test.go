@@ -20,6 +20,7 @@ func random(r *rand.Rand) Input {
 		Endpoints: map[Name][]Endpoint{},
 	}
 	flip := func() bool { return r.IntN(2) == 0 }
+	in.Suspect = map[string]bool{"n0": r.IntN(5) == 0, "n1": r.IntN(3) == 0, "n2": r.IntN(4) == 0}
 	pick := func(format string, n int) string { return fmt.Sprintf(format, r.IntN(n)) }
 	protocols := []Protocol{TCP, UDP, SCTP}
 	for i := range 1 + r.IntN(6) {
@@ -131,10 +132,18 @@ func reference(in Input, e Entry) ([]netip.AddrPort, Action) {
 	}
 	ready, serving, own, ownReady := 0, 0, 0, 0
 	nodeHints, zoneHints, forNode, forZone := true, true, false, false
+	dead := func(ep Endpoint) bool { return ep.Node != "n0" && in.Suspect[ep.Node] }
+	alive := false // one of those that may serve is on a node that lives
+	for _, ep := range all {
+		alive = alive || ep.Ready && !dead(ep)
+		ready += map[bool]int{true: 1}[ep.Ready]
+	}
+	for _, ep := range all {
+		alive = alive || ready == 0 && ep.Serving && ep.Terminating && !dead(ep)
+	}
 	for _, ep := range all {
 		local := ep.Node == "n0"
-		if ep.Ready {
-			ready++
+		if ep.Ready && !(alive && dead(ep)) {
 			nodeHints = nodeHints && len(ep.NodeHints) > 0
 			zoneHints = zoneHints && len(ep.ZoneHints) > 0
 			forNode = forNode || slices.Contains(ep.NodeHints, "n0")
@@ -168,7 +177,7 @@ func reference(in Input, e Entry) ([]netip.AddrPort, Action) {
 		default:
 			yes = ep.Ready
 		}
-		if yes {
+		if yes && !(alive && dead(ep)) {
 			set[netip.AddrPortFrom(ep.Addr, ep.Port)] = true
 		}
 	}

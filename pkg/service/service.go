@@ -197,6 +197,9 @@ type Input struct {
 	NodePortNICs NICRoles // of Services that name none; 0: internal
 	Services     []Service
 	Endpoints    map[Name][]Endpoint
+	// Suspect names nodes that are likely dead: flows begin with endpoints there
+	// only where all others' nodes are suspect too.
+	Suspect map[string]bool
 }
 
 // Frontend is what a packet or a connect() is looked up by.

@@ -2,7 +2,10 @@
 
 package service
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // Table is Build for Services that change one at a time: what didn't change is
 // not computed again. It keeps what it is given; the zero value is ready, for a
@@ -10,6 +13,7 @@ import "slices"
 type Table struct {
 	node     NodeInfo
 	roles    NICRoles
+	suspect  map[string]bool
 	services map[Name]member
 	changed  map[Name]bool
 	claims   []Entry // of all Services, sorted, those that lose a clash too
@@ -37,6 +41,18 @@ func (t *Table) SetNode(node NodeInfo, nodePortNICs NICRoles) {
 
 func (n NodeInfo) equal(o NodeInfo) bool {
 	return n.Name == o.Name && n.Zone == o.Zone && slices.Equal(n.Addrs, o.Addrs) && slices.Equal(n.Others, o.Others)
+}
+
+// SetSuspect tells which nodes are likely dead (Input.Suspect). Services with
+// endpoints on a node that became suspect, or is no longer, are computed again.
+func (t *Table) SetSuspect(nodes map[string]bool) {
+	differs := func(node string) bool { return t.suspect[node] != nodes[node] }
+	for name, m := range t.services {
+		if slices.ContainsFunc(m.endpoints, func(ep Endpoint) bool { return differs(ep.Node) }) {
+			t.mark(name)
+		}
+	}
+	t.suspect = maps.Clone(nodes)
 }
 
 // Set adds a Service with its endpoints, or replaces it.
@@ -70,7 +86,7 @@ func (t *Table) Entries() []Entry {
 	if len(t.changed) == 0 {
 		return t.entries
 	}
-	in := Input{Node: t.node, NodePortNICs: t.roles, Endpoints: map[Name][]Endpoint{}}
+	in := Input{Node: t.node, NodePortNICs: t.roles, Suspect: t.suspect, Endpoints: map[Name][]Endpoint{}}
 	var fresh []Entry
 	for name := range t.changed {
 		if m, ok := t.services[name]; ok {

@@ -36,7 +36,11 @@ func TestTableIsBuild(t *testing.T) {
 		if r.IntN(20) == 0 {
 			in.Node.Zone, in.NodePortNICs = fmt.Sprint("z", r.IntN(2)), NICRoles(r.IntN(3))
 		}
+		if r.IntN(5) == 0 {
+			in.Suspect = other.Suspect
+		}
 		table.SetNode(in.Node, in.NodePortNICs)
+		table.SetSuspect(in.Suspect)
 		in.Services = in.Services[:0]
 		for _, svc := range has {
 			in.Services = append(in.Services, svc)

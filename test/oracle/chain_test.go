@@ -74,6 +74,7 @@ func (c *chain) build(s *oracle.State) []service.Entry {
 	}
 	self, _ := c.tracker.Node(s.Node)
 	info := self.Service(nics)
+	c.tracker.SetSuspect(s.Suspect)
 	entries := c.tracker.Entries(info, 0)
 	if c.fault.input != nil {
 		in := c.tracker.Input(info, 0)

@@ -15,6 +15,7 @@ import (
 // anywhere, and the node to choose for.
 type Port struct {
 	Node, Zone string
+	Suspect    map[string]bool // nodes that are likely dead
 	Endpoints  []Endpoint
 }
 
@@ -40,7 +41,7 @@ func (p Port) Choose() Choice {
 	own := func(e Endpoint) bool { return e.Node == p.Node }
 	all, local := usable(p.Endpoints), usable(filter(p.Endpoints, own))
 	return Choice{
-		Cluster: sorted(p.near(all)),
+		Cluster: sorted(p.near(p.alive(all))),
 		Local:   sorted(local),
 		Any:     len(all) > 0,
 	}
@@ -54,6 +55,16 @@ func usable(endpoints []Endpoint) []Endpoint {
 		return ready
 	}
 	return filter(endpoints, func(e Endpoint) bool { return e.Serving && e.Terminating })
+}
+
+// alive returns the endpoints but those of nodes that are likely dead; if none is
+// left, all of them. A node never suspects itself.
+func (p Port) alive(endpoints []Endpoint) []Endpoint {
+	kept := filter(endpoints, func(e Endpoint) bool { return e.Node == p.Node || !p.Suspect[e.Node] })
+	if len(kept) == 0 {
+		return endpoints
+	}
+	return kept
 }
 
 // near narrows ready endpoints down by their hints: to those for this node if
@@ -79,7 +90,7 @@ func (p Port) near(endpoints []Endpoint) []Endpoint {
 
 // Port collects the endpoints that serve a port of a Service in one family.
 func (s *State) Port(svc *corev1.Service, port corev1.ServicePort, is4 bool) Port {
-	p := Port{Node: s.Node}
+	p := Port{Node: s.Node, Suspect: s.Suspect}
 	for _, n := range s.Nodes {
 		if n.Name == s.Node {
 			p.Zone = n.Labels[corev1.LabelTopologyZone]

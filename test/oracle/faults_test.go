@@ -60,6 +60,7 @@ func faults() []fault {
 				e.Backends = e.Backends[:n-1]
 			}
 		})},
+		{name: "endpoints of suspect nodes used", input: func(in *service.Input) { in.Suspect = nil }},
 		{name: "internalTrafficPolicy Local ignored", input: eachService(func(svc *service.Service) { svc.InternalLocal = false })},
 		{name: "externalTrafficPolicy Local ignored", input: eachService(func(svc *service.Service) { svc.ExternalLocal = false })},
 		{name: "reject and drop swapped", entries: eachEntry(func(e *service.Entry) { e.Empty = service.Drop - e.Empty })},

@@ -14,6 +14,7 @@ import (
 type State struct {
 	Node     string // the node's name
 	Nodes    []*corev1.Node
+	Suspect  map[string]bool // nodes that are likely dead
 	Services []*corev1.Service
 	Slices   []*discoveryv1.EndpointSlice
 

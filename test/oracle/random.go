@@ -45,7 +45,10 @@ func (r *Random) State() *State {
 func (r *Random) Change(old *State) *State {
 	s := &State{
 		Node: old.Node, Nodes: slices.Clone(old.Nodes), Services: slices.Clone(old.Services), Slices: slices.Clone(old.Slices),
-		NICs: old.NICs, ServiceRanges: old.ServiceRanges, Pools: old.Pools,
+		NICs: old.NICs, ServiceRanges: old.ServiceRanges, Pools: old.Pools, Suspect: old.Suspect,
+	}
+	if !r.Plain && r.chance(25) {
+		s.Suspect = map[string]bool{nodeA: r.chance(20), nodeB: r.chance(50), nodeC: r.chance(50)}
 	}
 	for range 1 + r.IntN(4) {
 		i := r.IntN(8)

@@ -34,6 +34,7 @@ type Services struct {
 	pools        map[string]poolRecord // of use LoadBalancer
 	synced       bool                  // all Services that existed at the start are known
 	table        service.Table
+	suspect      map[string]bool           // nodes that are likely dead
 	changed      map[service.Name]struct{} // since the table was brought up to date
 }
 
@@ -196,6 +197,13 @@ func (s *Services) Entries(node service.NodeInfo, nodePortNICs service.NICRoles)
 	return s.table.Entries()
 }
 
+// SetSuspect names the nodes that are likely dead: service.Input.Suspect, from
+// the next Entries and Input on.
+func (s *Services) SetSuspect(nodes map[string]bool) {
+	s.suspect = nodes
+	s.table.SetSuspect(nodes)
+}
+
 // HealthChecks returns what service.HealthChecks returns for Input, without the
 // way through all Services' endpoints.
 func (s *Services) HealthChecks(node string) []service.HealthCheck {
@@ -214,7 +222,7 @@ func (s *Services) HealthChecks(node string) []service.HealthCheck {
 // shares the tracker's endpoints; it stays as it is while the tracker goes on.
 func (s *Services) Input(node service.NodeInfo, nodePortNICs service.NICRoles) service.Input {
 	in := service.Input{
-		Node: s.amongOthers(node), NodePortNICs: nodePortNICs,
+		Node: s.amongOthers(node), NodePortNICs: nodePortNICs, Suspect: s.suspect,
 		Services:  make([]service.Service, 0, len(s.services)),
 		Endpoints: make(map[service.Name][]service.Endpoint, len(s.services)),
 	}
