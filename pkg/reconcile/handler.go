@@ -63,7 +63,7 @@ func (r *Reconciler) whyNotSynced() string {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, kind := range Kinds() {
+	for _, kind := range r.Kinds() {
 		if !r.store.Synced(kind) {
 			return fmt.Sprintf("objects of kind %s have not been read from %s yet", kind, r.Config.Source)
 		}

@@ -30,6 +30,7 @@ func (r *Reconciler) Apply(ev source.Event) {
 	for _, change := range r.store.Changes(ev) {
 		r.services.Apply(change)
 		dirty |= r.concerns(change)
+		r.concernsOthers(change)
 		r.unsaved = true
 		r.meter(change)
 	}
@@ -65,6 +66,15 @@ func (r *Reconciler) concerns(ev source.Event) part {
 		return partNetwork | partAddresses
 	}
 	return partAddresses
+}
+
+// concernsOthers has the parts run that an object's change may matter to.
+func (r *Reconciler) concernsOthers(ev source.Event) {
+	if ev.Op == source.Synced || ev.Kind == source.KindNode && ev.Key.Name == r.Config.NodeName {
+		r.others.MarkAll()
+		return
+	}
+	r.others.Mark(ev.Kind)
 }
 
 // meter counts a change, and notes when its cause was: Kubernetes writes that on
@@ -120,7 +130,7 @@ func (r *Reconciler) restore() {
 	if len(r.Datapath.Frontends()) > 0 {
 		r.trusted = r.trusted.Add(sourceTime)
 	}
-	for _, kind := range Kinds() {
+	for _, kind := range r.Kinds() {
 		for _, obj := range source.List[source.Object](store, kind) {
 			r.services.Apply(source.Event{Op: source.Upsert, Kind: kind, Key: source.KeyOf(obj), Object: obj})
 		}

@@ -36,6 +36,7 @@ func (r *Reconciler) syncLinks() error {
 		r.nics = nics
 		r.mark(partNetwork | partServices | partAddresses | partRules)
 		r.update(func(v *view) { v.nics = nics })
+		r.others.MarkAll()
 	}
 	errs := []error{r.sysctls.EnableForwarding()}
 	for _, n := range nics {

@@ -14,10 +14,17 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/netdev"
 	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
 	"github.com/patchbay-net/patchbay/pkg/service"
 	"github.com/patchbay-net/patchbay/pkg/source"
 )
+
+// objects is what the parts look at.
+func (r *Reconciler) objects() parts.Objects {
+	v := r.seen()
+	return parts.Objects{Node: r.Config.NodeName, Store: r.store, NICs: v.nics, Entries: v.entries, Known: r.objectsKnown()}
+}
 
 // nicHints is what the objects say that tells NICs apart.
 func (r *Reconciler) nicHints() nic.Hints {

@@ -27,6 +27,7 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/netdev"
 	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/endpoints"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/problems"
 	"github.com/patchbay-net/patchbay/pkg/service"
@@ -64,6 +65,8 @@ type Options struct {
 	OnServices func([]service.HealthCheck)
 	// Meter counts what is done, if set.
 	Meter Meter
+	// Parts are kept in force beside the reconciler's own.
+	Parts []parts.Part
 }
 
 // Meter counts what a Reconciler does.
@@ -77,6 +80,7 @@ type Meter interface {
 type Reconciler struct {
 	Options
 	pods     *endpoints.Table
+	others   *parts.Set
 	problems *problems.Set
 	sysctls  netdev.Sysctls
 	wake     chan struct{} // there is something for the loop
@@ -139,14 +143,22 @@ func New(o Options) *Reconciler {
 		groups: map[int]bool{}, attached: map[int]datapath.NIC{},
 	}
 	r.pods = endpoints.New(o.Datapath, o.Leases, o.Config.Paths.Gate(), func() { r.touch(partServices) }, o.Log)
+	r.others = parts.New(parts.Options{Parts: o.Parts, Objects: r.objects, Note: func(part string, err error) {
+		r.problems.Note("agent/"+part, err)
+		signal(r.note)
+	}})
 	r.restore()
 	return r
 }
 
 // Kinds are the objects that the agent follows.
-func Kinds() []source.Kind {
-	return append(convert.Kinds(), source.KindIPBlock, source.KindIPAllocation, source.KindNodeNetworkState)
+func (r *Reconciler) Kinds() []source.Kind {
+	own := append(convert.Kinds(), source.KindIPBlock, source.KindIPAllocation, source.KindNodeNetworkState)
+	return source.Distinct(append(own, r.others.Kinds()...))
 }
+
+// Wake runs the part of that name soon.
+func (r *Reconciler) Wake(part string) { r.others.Wake(part) }
 
 // Run makes passes until ctx ends, and leaves everything in force then.
 func (r *Reconciler) Run(ctx context.Context) error {
@@ -154,6 +166,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	group.Go(func() error { return r.loop(ctx) })
 	group.Go(func() error { return r.scribe(ctx) })
 	group.Go(func() error { return r.pods.Run(ctx) })
+	group.Go(func() error { return r.others.Run(ctx) })
 	return group.Wait()
 }
 
@@ -258,6 +271,7 @@ func (r *Reconciler) pass() (failed part) {
 	if known && failed&partServices == 0 {
 		r.finish()
 	}
+	r.others.Release(known)
 	if r.Meter != nil {
 		r.Meter.Pass(time.Since(began), bits.OnesCount8(uint8(failed)))
 	}
@@ -280,7 +294,7 @@ func (r *Reconciler) take(p part) bool {
 func (r *Reconciler) objectsKnown() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.store.Synced(Kinds()...) || r.restored && !time.Now().Before(r.trusted)
+	return r.store.Synced(r.Kinds()...) || r.restored && !time.Now().Before(r.trusted)
 }
 
 // Problem notes what is wrong with something beside the reconciler, or with nil

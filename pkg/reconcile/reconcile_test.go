@@ -89,7 +89,7 @@ func (l *lab) upsert(kind source.Kind, obj source.Object) {
 }
 
 func (l *lab) synced() {
-	for _, kind := range Kinds() {
+	for _, kind := range l.r.Kinds() {
 		l.r.Apply(source.Event{Op: source.Synced, Kind: kind})
 	}
 }

@@ -74,6 +74,7 @@ func (r *Reconciler) state() *v1alpha1.NodeNetworkState {
 		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, "NotInForce", status.Reason
 	}
 	s.Conditions = []metav1.Condition{ready}
+	r.others.Report(s)
 	return state
 }
 

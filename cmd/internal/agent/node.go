@@ -71,7 +71,7 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 			r.Changed(watch.Event{Topic: watch.Lost}) // what happened before
 			return watch.Run(ctx, r.Changed)
 		},
-		"source": func() error { return src.Run(ctx, reconcile.Kinds(), r.Apply) },
+		"source": func() error { return src.Run(ctx, r.Kinds(), r.Apply) },
 	} {
 		group.Go(func() error { return keep(ctx, f, func(err error) { r.Problem("agent/"+name, err) }) })
 	}
