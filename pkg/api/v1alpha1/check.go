@@ -80,6 +80,13 @@ func (c *checks) addr(field, text string) (netip.Addr, bool) {
 	return addr, true
 }
 
+// mac requires a MAC address with colons.
+func (c *checks) mac(field, text string) {
+	if !regexp.MustCompile(`^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$`).MatchString(text) {
+		c.add(field, "%q must be a MAC address", text)
+	}
+}
+
 // unicast requires an address that a machine can have on any network.
 func (c *checks) unicast(field, text string) (netip.Addr, bool) {
 	addr, ok := c.addr(field, text)

@@ -9,8 +9,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// IPBlock is a part of a pool for pods that one node gives addresses out of;
-// made by the controller.
+// IPBlock is a part of a pool that one node gives addresses out of: of a pool
+// for pods, or single addresses of a pool for nodes, for legs that pods ask for.
+// Made by the controller.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -70,6 +71,10 @@ type IPBlockSpec struct {
 	// +optional
 	// +kubebuilder:default=Active
 	State BlockState `json:"state,omitempty"`
+	// Revision grows with each change of the state. A node repeats it when it has
+	// acted on the change, so that what it said before isn't taken for an answer.
+	// +optional
+	Revision int64 `json:"revision,omitempty"`
 }
 
 // IPBlockStatus is what the node says of its block.

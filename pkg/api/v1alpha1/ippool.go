@@ -69,6 +69,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.blockSize) || !has(self.cidrs) || self.cidrs.all(c, self.blockSize >= cidr(c).prefixLength() && (cidr(c).ip().family() == 6 || self.blockSize <= 32))",message="blockSize: a block must fit into each cidr"
 // +kubebuilder:validation:XValidation:rule="!has(self.serviceSelector) || self.use == 'LoadBalancer'",message="serviceSelector: only a pool for LoadBalancer Services has one"
 // +kubebuilder:validation:XValidation:rule="!has(self.namespaceSelector) || self.use != 'Node'",message="namespaceSelector: a pool for nodes has none"
+// +kubebuilder:validation:XValidation:rule="self.use == 'Node' || !has(self.switch) && (!has(self.static) || size(self.static) == 0)",message="switch, static: only a pool for nodes has them"
 type IPPoolSpec struct {
 	// Use says who gets the addresses. It can't be changed later.
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="can't be changed; delete the object and create it anew"
@@ -132,9 +133,38 @@ type IPPoolSpec struct {
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('24h')",message="must be from 0s to 24h"
 	CoolDown *metav1.Duration `json:"coolDown,omitempty"`
+	// Switch is the virtual switch that the addresses of a pool for nodes are on;
+	// legs on it get theirs from the pool unless they name another.
+	// +optional
+	Switch VirtualSwitchType `json:"switch,omitempty"`
+	// Static are addresses of a pool for nodes that are one machine's, told by
+	// its name or its MAC address. Nobody else gets them.
+	// +optional
+	// +kubebuilder:validation:MaxItems=256
+	// +listType=atomic
+	Static []StaticAddress `json:"static,omitempty"`
 	// Disabled stops giving out addresses; those given out stay valid.
 	// +optional
 	Disabled bool `json:"disabled,omitempty"`
+}
+
+// StaticAddress is an address that is one machine's.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.name) != has(self.mac)",message="either name or mac must be given"
+type StaticAddress struct {
+	// Address of the machine.
+	// +kubebuilder:validation:MaxLength=45
+	// +kubebuilder:validation:XValidation:rule="isIP(self)",message="must be an address"
+	Address string `json:"address"`
+	// Name of the machine.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name,omitempty"`
+	// MAC address of the machine's leg.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$`
+	MAC string `json:"mac,omitempty"`
 }
 
 // IPRange is the addresses from First to Last, both included.
@@ -233,6 +263,7 @@ func (p *IPPool) Validate() error {
 	if s.NamespaceSelector != nil && s.Use == UseNode {
 		c.add("spec.namespaceSelector", "a pool for nodes has none")
 	}
+	s.checkNode(c)
 	s.NamespaceSelector.check(c, "spec.namespaceSelector")
 	s.ServiceSelector.check(c, "spec.serviceSelector")
 	s.NodeSelector.check(c, "spec.nodeSelector")
@@ -276,6 +307,27 @@ func (r IPRange) check(c *checks, field string) (first netip.Addr, ok bool) {
 		return netip.Addr{}, false
 	}
 	return first, true
+}
+
+// checkNode checks what only pools for nodes have.
+func (s *IPPoolSpec) checkNode(c *checks) {
+	if s.Use != UseNode && (s.Switch != "" || len(s.Static) > 0) {
+		c.add("spec", "switch, static: only a pool for nodes has them")
+	}
+	if s.Switch != "" {
+		c.oneOf("spec.switch", s.Switch, SwitchInternal, SwitchExternal)
+	}
+	c.count("spec.static", len(s.Static), 256)
+	for i, st := range s.Static {
+		field := index("spec.static", i)
+		c.addr(field+".address", st.Address)
+		if (st.Name == "") == (st.MAC == "") {
+			c.add(field, "either name or mac must be given")
+		}
+		if st.MAC != "" {
+			c.mac(field+".mac", st.MAC)
+		}
+	}
 }
 
 func (s *IPPoolSpec) checkGateway(c *checks, families []netip.Addr) {

@@ -58,6 +58,10 @@ type NodeNetworkStateStatus struct {
 	// +listType=map
 	// +listMapKey=cidr
 	Blocks []NodeBlockState `json:"blocks,omitempty"`
+	// AddressWants are addresses that pods wait for and the node has no block for.
+	// +optional
+	// +listType=atomic
+	AddressWants []AddressWant `json:"addressWants,omitempty"`
 	// Announcements are the addresses that this node announces.
 	// +optional
 	// +listType=map
@@ -128,8 +132,28 @@ type NodeBlockState struct {
 	// Pool is the IPPool it comes from; empty for node.spec.podCIDRs.
 	// +optional
 	Pool string `json:"pool,omitempty"`
-	Used int64  `json:"used"`
-	Free int64  `json:"free"`
+	// Used is the number of addresses given out, resting ones included.
+	Used int64 `json:"used"`
+	// Free is the number of addresses left.
+	Free int64 `json:"free"`
+	// State is what the node does with the block; left out for node.spec.podCIDRs.
+	// +optional
+	State BlockState `json:"state,omitempty"`
+	// Revision is that of the IPBlock's spec which the node has acted on.
+	// +optional
+	Revision int64 `json:"revision,omitempty"`
+}
+
+// AddressWant is what pods on the node ask for and it has no address of.
+type AddressWant struct {
+	// Pool is the IPPool to take from; empty for an address of any pool.
+	// +optional
+	Pool string `json:"pool,omitempty"`
+	// Address is the one address that will do; empty for any of the pool.
+	// +optional
+	Address string `json:"address,omitempty"`
+	// Count is how many pods wait for one.
+	Count int32 `json:"count"`
 }
 
 // AnnouncementState is an address that the node announces.
