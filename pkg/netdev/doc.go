@@ -5,7 +5,7 @@
 // makes can be told from other people's by route protocol 80 or by its name,
 // and can be made again or taken away at any time.
 //
-// Roles of NICs are in netdev/nic, the nftables table in netdev/nat, change
+// Roles of NICs are in netdev/nic, the operator's routes in netdev/custom, the nftables table in netdev/nat, change
 // notices in netdev/watch, so that a CNI plugin links none of them.
 package netdev
 
@@ -17,8 +17,11 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Protocol marks the routes that are ours.
-const Protocol netlink.RouteProtocol = 80
+// The route protocols that are ours.
+const (
+	Protocol       netlink.RouteProtocol = 80 // the ways to other nodes and their pods
+	CustomProtocol netlink.RouteProtocol = 81 // the operator's own: netdev/custom
+)
 
 // IsPodLink tells whether name is that of a pod's host end: pb and 11 hex digits.
 func IsPodLink(name string) bool {

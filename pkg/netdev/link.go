@@ -25,7 +25,24 @@ type Link struct {
 	Master       int            // index of the bridge or bond it is a port of
 	Addrs        []netip.Prefix // global ones, usable, with their host bits
 	DefaultRoute bool           // a default route of the main table leads out of it
+	AltNames     []string       // other names that it goes by
+	Dynamic      Dynamic        // what of its configuration comes from the network
 }
+
+// Dynamic tells of each family whether an interface has a global address that
+// came by DHCP or router advertisement, and may change or go by itself.
+type Dynamic struct{ IPv4, IPv6 bool }
+
+// Of tells it of the family of addr.
+func (d Dynamic) Of(addr netip.Addr) bool {
+	if addr.Is4() {
+		return d.IPv4
+	}
+	return d.IPv6
+}
+
+// Named tells whether the link goes by that name.
+func (l Link) Named(name string) bool { return l.Name == name || slices.Contains(l.AltNames, name) }
 
 // OnSubnet tells whether addr is on a subnet of the link.
 func (l Link) OnSubnet(addr netip.Addr) bool {
@@ -42,7 +59,7 @@ func Links() ([]Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	outs, err := defaultRoutes()
+	out, err := listWays()
 	if err != nil {
 		return nil, err
 	}
@@ -52,53 +69,86 @@ func Links() ([]Link, error) {
 		if a.Flags&net.FlagLoopback != 0 || IsPodLink(a.Name) {
 			continue
 		}
+		of := addrs[a.Index]
+		if of == nil {
+			of = &linkAddrs{}
+		}
+		of.dynamic.IPv4 = of.dynamic.IPv4 || slices.Contains(out.dhcp, a.Index)
 		links = append(links, Link{
 			Index: a.Index, Name: a.Name, Kind: l.Type(), MAC: toMAC(a.HardwareAddr), MTU: a.MTU,
 			Up: a.Flags&net.FlagUp != 0, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0, Master: a.MasterIndex,
-			Addrs: addrs[a.Index], DefaultRoute: slices.Contains(outs, a.Index),
+			Addrs: of.global, DefaultRoute: slices.Contains(out.defaults, a.Index),
+			AltNames: a.AltNames, Dynamic: of.dynamic,
 		})
 	}
 	slices.SortFunc(links, func(a, b Link) int { return a.Index - b.Index })
 	return links, nil
 }
 
+// linkAddrs are the global addresses of a link.
+type linkAddrs struct {
+	global  []netip.Prefix
+	dynamic Dynamic
+}
+
 // addrsByLink lists the global addresses, those that failed duplicate address
 // detection left out.
-func addrsByLink() (map[int][]netip.Prefix, error) {
+func addrsByLink() (map[int]*linkAddrs, error) {
 	raw, err := Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
-	byLink := make(map[int][]netip.Prefix)
+	byLink := make(map[int]*linkAddrs)
 	for _, a := range raw {
 		p := toPrefix(a.IPNet)
-		if a.Flags&unix.IFA_F_DADFAILED == 0 && p.Addr().IsGlobalUnicast() {
-			byLink[a.LinkIndex] = append(byLink[a.LinkIndex], p)
+		if a.Flags&unix.IFA_F_DADFAILED != 0 || !p.Addr().IsGlobalUnicast() {
+			continue
 		}
+		of := byLink[a.LinkIndex]
+		if of == nil {
+			of = &linkAddrs{}
+			byLink[a.LinkIndex] = of
+		}
+		of.global = append(of.global, p)
+		// What was set by hand is permanent; what was leased or advertised isn't,
+		// even where its lifetime is endless.
+		of.dynamic.IPv4 = of.dynamic.IPv4 || p.Addr().Is4() && a.Flags&unix.IFA_F_PERMANENT == 0
+		of.dynamic.IPv6 = of.dynamic.IPv6 || p.Addr().Is6() && a.Flags&unix.IFA_F_PERMANENT == 0
 	}
-	for _, list := range byLink {
-		slices.SortStableFunc(list, func(a, b netip.Prefix) int { return a.Addr().BitLen() - b.Addr().BitLen() })
+	for _, of := range byLink {
+		slices.SortStableFunc(of.global, func(a, b netip.Prefix) int { return a.Addr().BitLen() - b.Addr().BitLen() })
 	}
 	return byLink, nil
 }
 
-// defaultRoutes returns the links that default routes lead out of.
-func defaultRoutes() ([]int, error) {
+// ways are links by what routes of the main table lead out of them.
+type ways struct {
+	defaults []int
+	dhcp     []int // IPv4 routes that a DHCP client has set: some set addresses without a lifetime
+}
+
+func listWays() (ways, error) {
 	raw, err := Dump(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
+		return ways{}, fmt.Errorf("list routes: %w", err)
 	}
-	var links []int
+	var w ways
 	for _, r := range raw {
-		if bits := toPrefix(r.Dst).Bits(); (r.Dst != nil && bits != 0) || r.Type != unix.RTN_UNICAST {
+		if r.Type != unix.RTN_UNICAST {
 			continue
 		}
-		links = append(links, r.LinkIndex)
+		if r.Protocol == unix.RTPROT_DHCP && r.Family == netlink.FAMILY_V4 {
+			w.dhcp = append(w.dhcp, r.LinkIndex)
+		}
+		if r.Dst != nil && toPrefix(r.Dst).Bits() != 0 {
+			continue
+		}
+		w.defaults = append(w.defaults, r.LinkIndex)
 		for _, hop := range r.MultiPath {
-			links = append(links, hop.LinkIndex)
+			w.defaults = append(w.defaults, hop.LinkIndex)
 		}
 	}
-	return links, nil
+	return w, nil
 }
 
 // LinkIndex returns the index of a link, zero if there is none of that name.

@@ -29,30 +29,42 @@ func (r Route) String() string { return fmt.Sprintf("%s via %s link %d", r.Dst, 
 // ends, which belong to the CNI plugin. New ones go in before old ones go out.
 // One that the kernel refuses doesn't stop the rest.
 func SyncRoutes(want []Route) error {
-	have, err := ownRoutes()
-	if err != nil {
-		return err
+	refused, err := SyncRoutesOf(Protocol, want)
+	errs := []error{err}
+	for _, err := range refused {
+		errs = append(errs, err)
 	}
-	var errs []error
+	return errors.Join(errs...)
+}
+
+// SyncRoutesOf is SyncRoutes for any protocol. It returns by route why the
+// kernel refused it, and what else went wrong.
+func SyncRoutesOf(protocol netlink.RouteProtocol, want []Route) (refused map[Route]error, err error) {
+	have, err := routesOf(protocol)
+	if err != nil {
+		return nil, err
+	}
+	refused = make(map[Route]error)
 	wanted := make(map[routeKey]bool, len(want))
 	for _, r := range want {
 		wanted[r.key()] = true
-		if have[r.key()] == r {
+		if have[r.key()] == r.comparable() {
 			continue
 		}
-		if err := netlink.RouteReplace(r.netlink()); err != nil {
-			errs = append(errs, fmt.Errorf("set route %s: %w", r, err))
+		if err := netlink.RouteReplace(r.netlink(protocol)); err != nil {
+			refused[r] = fmt.Errorf("set route %s: %w", r, err)
 		}
 	}
+	var errs []error
 	for key, r := range have {
 		if wanted[key] {
 			continue
 		}
-		if err := netlink.RouteDel(r.netlink()); err != nil && !errors.Is(err, unix.ESRCH) {
+		if err := netlink.RouteDel(r.netlink(protocol)); err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, fmt.Errorf("remove route %s: %w", r, err))
 		}
 	}
-	return errors.Join(errs...)
+	return refused, errors.Join(errs...)
 }
 
 // routeKey is what the kernel tells routes of one table apart by when it
@@ -77,10 +89,18 @@ func (r Route) key() routeKey {
 // ipv6Metric is what the kernel takes for an IPv6 route without a metric.
 const ipv6Metric = 1024
 
-func (r Route) netlink() *netlink.Route {
+// comparable is the route as the kernel's list has it.
+func (r Route) comparable() Route {
+	if r.Dst.Addr().Is6() && r.Metric == ipv6Metric {
+		r.Metric = 0
+	}
+	return r
+}
+
+func (r Route) netlink(protocol netlink.RouteProtocol) *netlink.Route {
 	out := &netlink.Route{
 		Dst: toIPNet(r.Dst.Masked()), LinkIndex: r.Link, Src: toIP(r.Src), MTU: r.MTU, Priority: r.Metric,
-		Protocol: Protocol, Family: family(r.Dst.Addr()), Table: unix.RT_TABLE_MAIN,
+		Protocol: protocol, Family: family(r.Dst.Addr()), Table: unix.RT_TABLE_MAIN,
 	}
 	if r.Via.IsValid() {
 		out.Gw = toIP(r.Via)
@@ -91,12 +111,12 @@ func (r Route) netlink() *netlink.Route {
 	return out
 }
 
-// ownRoutes lists the routes of protocol 80 that are not pods'. The links are
+// routesOf lists the routes of a protocol that are not pods'. The links are
 // listed after the routes, or the route of a pod that is made meanwhile would
 // seem to be over a link that is nobody's.
-func ownRoutes() (map[routeKey]Route, error) {
+func routesOf(protocol netlink.RouteProtocol) (map[routeKey]Route, error) {
 	raw, err := Dump(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: Protocol}, netlink.RT_FILTER_PROTOCOL)
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: protocol}, netlink.RT_FILTER_PROTOCOL)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
@@ -115,10 +135,7 @@ func ownRoutes() (map[routeKey]Route, error) {
 			continue
 		}
 		r := Route{Dst: toPrefix(n.Dst), Via: toAddr(n.Gw), Link: n.LinkIndex, Src: toAddr(n.Src), MTU: n.MTU, Metric: n.Priority}
-		if r.Dst.Addr().Is6() && r.Metric == ipv6Metric {
-			r.Metric = 0
-		}
-		routes[r.key()] = r
+		routes[r.key()] = r.comparable()
 	}
 	return routes, nil
 }

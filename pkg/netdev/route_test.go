@@ -43,7 +43,7 @@ func TestSyncRoutes(t *testing.T) {
 			if err := SyncRoutes(want); err != nil {
 				t.Fatal(err)
 			}
-			own, err := ownRoutes()
+			own, err := routesOf(Protocol)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -106,7 +106,11 @@ func isUninteresting(m netlink.Message) bool {
 		return true
 	}
 	dst, _ := netip.AddrFromSlice(attribute(m.Data, unix.SizeofRtMsg, unix.RTA_DST))
-	if m.Data[protocolAt] != uint8(netdev.Protocol) {
+	switch m.Data[protocolAt] {
+	case uint8(netdev.Protocol):
+	case uint8(netdev.CustomProtocol):
+		return m.Header.Type == unix.RTM_NEWROUTE
+	default:
 		return dst.IsLinkLocalUnicast() || dst.IsMulticast()
 	}
 	toPod := int(m.Data[lengthAt]) == dst.BitLen() && attribute(m.Data, unix.SizeofRtMsg, unix.RTA_GATEWAY) == nil
