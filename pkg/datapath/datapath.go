@@ -54,6 +54,8 @@ var (
 	ErrInUse = load.ErrInUse
 	// ErrSchema is returned if maps of another version are pinned.
 	ErrSchema = load.ErrSchema
+	// ErrNotAnnounced is returned by RenewAnnouncement for an address without an entry.
+	ErrNotAnnounced = maps.ErrNotAnnounced
 )
 
 // Options are what Open needs to know.
@@ -197,6 +199,16 @@ func (d *Datapath) SetPeers(peers []Peer) error { return d.peers.Set(peers) }
 // SetAnnouncements makes these the addresses that are answered for in ARP and
 // NDP, each until its new expiry.
 func (d *Datapath) SetAnnouncements(a []Announcement) error { return d.announcements.Set(a) }
+
+// Announce has an address answered for in ARP and NDP, until its expiry.
+func (d *Datapath) Announce(a Announcement) error { return d.announcements.Announce(a) }
+
+// RenewAnnouncement gives one a new expiry. It returns ErrNotAnnounced if the
+// address isn't announced: another node's claim ended it.
+func (d *Datapath) RenewAnnouncement(a Announcement) error { return d.announcements.Renew(a) }
+
+// Withdraw ends an announcement, if there is one.
+func (d *Datapath) Withdraw(a Announcement) error { return d.announcements.Withdraw(a) }
 
 // Announcements lists what is announced now: less than was set, if another
 // node has claimed an address since.

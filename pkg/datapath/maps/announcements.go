@@ -3,6 +3,7 @@
 package maps
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -40,6 +41,47 @@ func (m Announcements) Set(announcements []Announcement) error {
 		return fmt.Errorf("announcements: %w", err)
 	}
 	return nil
+}
+
+// ErrNotAnnounced is returned by Renew for an address that has no entry: it was
+// never announced, or another node has claimed it.
+var ErrNotAnnounced = errors.New("not announced")
+
+// Announce has an address answered for, until its expiry.
+func (m Announcements) Announce(a Announcement) error { return m.update(a, ebpf.UpdateAny) }
+
+// Renew gives an announcement a new expiry, if it is there still: one that a
+// claim has ended is never made again by it. Then it returns ErrNotAnnounced.
+func (m Announcements) Renew(a Announcement) error {
+	err := m.update(a, ebpf.UpdateExist)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return ErrNotAnnounced
+	}
+	return err
+}
+
+func (m Announcements) update(a Announcement, flags ebpf.MapUpdateFlags) error {
+	value := objects.MapAnnounced{}
+	if a.Expires > 0 {
+		value.Expires = uint64(monotonic() + a.Expires)
+	}
+	if err := m.Map.Update(a.key(), value, flags); err != nil {
+		return fmt.Errorf("announce %s on link %d: %w", a.Addr, a.IfIndex, err)
+	}
+	return nil
+}
+
+// Withdraw ends an announcement, if it is there.
+func (m Announcements) Withdraw(a Announcement) error {
+	if err := m.Map.Delete(a.key()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("withdraw %s on link %d: %w", a.Addr, a.IfIndex, err)
+	}
+	return nil
+}
+
+// key is the address and its NIC; the expiry is no part of it.
+func (a Announcement) key() objects.MapAnnouncedKey {
+	return objects.MapAnnouncedKey{Addr: objects.Addr(a.Addr), Ifindex: uint32(a.IfIndex)}
 }
 
 // List returns what is announced now, sorted by address; Expires is what is

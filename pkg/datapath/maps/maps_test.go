@@ -4,6 +4,7 @@ package maps
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -254,6 +255,25 @@ func TestAnnouncements(t *testing.T) {
 	}
 	if err := m.Set(nil); err != nil {
 		t.Fatal(err)
+	}
+	if got, err := m.List(); err != nil || len(got) != 0 {
+		t.Errorf("want none, got %v, %v", got, err)
+	}
+	if err := m.Renew(forever); !errors.Is(err, ErrNotAnnounced) {
+		t.Errorf("renew what isn't there: want ErrNotAnnounced, got %v", err)
+	}
+	if err := errors.Join(m.Announce(short), m.Renew(forever)); !errors.Is(err, ErrNotAnnounced) {
+		t.Errorf("renew another: want ErrNotAnnounced, got %v", err)
+	}
+	short.Expires = 0
+	if err := errors.Join(m.Renew(short), m.Withdraw(forever)); err != nil {
+		t.Error(err)
+	}
+	if got, err := m.List(); err != nil || len(got) != 1 || got[0] != short {
+		t.Errorf("want %+v renewed, got %+v, %v", short, got, err)
+	}
+	if err := m.Withdraw(short); err != nil {
+		t.Error(err)
 	}
 	if got, err := m.List(); err != nil || len(got) != 0 {
 		t.Errorf("want none, got %v, %v", got, err)
