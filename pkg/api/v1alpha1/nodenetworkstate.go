@@ -105,7 +105,7 @@ type NodeRouteState struct {
 	Name string `json:"name"`
 	// State says what became of it.
 	State RouteState `json:"state"`
-	// Message says why it was refused.
+	// Message says why it isn't in force, or what stands before it.
 	// +optional
 	Message string `json:"message,omitempty"`
 }
@@ -171,7 +171,7 @@ func (s *NodeNetworkState) Default() {}
 func (s *NodeNetworkState) Validate() error {
 	c := newChecks("NodeNetworkState", s)
 	for i, r := range s.Status.Routes {
-		c.oneOf(index("status.routes", i)+".state", r.State, RouteApplied, RouteRefused)
+		c.oneOf(index("status.routes", i)+".state", r.State, RouteApplied, RouteWaiting, RouteRefused)
 	}
 	return c.err()
 }

@@ -78,19 +78,20 @@ type NodeRouteNode struct {
 	Node string `json:"node"`
 	// State says what became of the route.
 	State RouteState `json:"state"`
-	// Message says why it was refused.
+	// Message says why it isn't in force, or what stands before it.
 	// +optional
 	Message string `json:"message,omitempty"`
 }
 
 // RouteState says what became of a route on a node.
 //
-// +kubebuilder:validation:Enum=Applied;Refused
+// +kubebuilder:validation:Enum=Applied;Waiting;Refused
 type RouteState string
 
 // The fates of a route.
 const (
 	RouteApplied RouteState = "Applied" // in force
+	RouteWaiting RouteState = "Waiting" // not in force while its interface is down
 	RouteRefused RouteState = "Refused" // not in force; the message says why
 )
 
@@ -109,7 +110,9 @@ func (r *NodeRoute) Validate() error {
 	s.NodeSelector.check(c, "spec.nodeSelector")
 	c.device("spec.interface", s.Interface)
 	destination, ok := c.addrOrPrefix("spec.destination", s.Destination)
-	if ok && !destination.Addr().IsGlobalUnicast() {
+	if ok && destination.Bits() == 0 {
+		c.add("spec.destination", "%s is the default route, which stays the system's", s.Destination)
+	} else if ok && !destination.Addr().IsGlobalUnicast() {
 		c.add("spec.destination", "%s must be of unicast addresses that aren't link-local or loopback, and not a default route", s.Destination)
 	}
 	if s.NextHop != "" {
