@@ -3,7 +3,11 @@
 package probe
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,6 +36,88 @@ func TestAskKernel(t *testing.T) {
 					t.Errorf("%s: want answered %v by %x, got %v by %x", addr, has, peer.MAC(t, "eth0"), ok, mac)
 				}
 			}
+		}
+	})
+}
+
+// TestProbeKernel searches for addresses that a real kernel has, and has not.
+func TestProbeKernel(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		here, peer := netlab.Open(t, "/proc/self/ns/net"), netlab.New(t)
+		netlab.Wire(t, here, "eth0", peer, "eth0")
+		peer.Addr(t, "eth0", "10.9.0.1/24")
+		peer.Addr(t, "eth0", "fd00::1/64")
+		link, mac := here.Index(t, "eth0"), peer.MAC(t, "eth0")
+		for _, tt := range []struct {
+			addr string
+			want Verdict
+		}{
+			{"10.9.0.1", Verdict{Conflict: true, MAC: mac}},
+			{"fd00::1", Verdict{Conflict: true, MAC: mac}},
+			{"10.9.0.2", Verdict{}},
+			{"fd00::2", Verdict{}},
+		} {
+			t.Run(tt.addr, func(t *testing.T) {
+				t.Parallel()
+				began := time.Now()
+				v, err := New(nil).Probe(t.Context(), Target{Addr: netip.MustParseAddr(tt.addr), Link: link, Subnets: nets})
+				if err != nil || v != tt.want {
+					t.Errorf("want %+v, got %+v, %v", tt.want, v, err)
+				}
+				t.Logf("%+v after %s", v, time.Since(began))
+			})
+		}
+	})
+}
+
+// TestWatchKernel guards addresses against a real kernel: its duplicate address
+// detection is told that they are taken, and what it claims is noticed within a
+// second.
+func TestWatchKernel(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		here, peer := netlab.Open(t, "/proc/self/ns/net"), netlab.New(t)
+		netlab.Wire(t, here, "eth0", peer, "eth0")
+		link, mac := here.Index(t, "eth0"), peer.MAC(t, "eth0")
+		told := make(chan Conflict, 9)
+		w := NewWatcher(nil, func(c Conflict) { told <- c }, slog.Default())
+		guard := Guard{Addr: netip.MustParseAddr("fd00::10"), Link: link}
+		claimed := Guard{Addr: netip.MustParseAddr("10.9.0.10"), Link: link, Announced: true}
+		w.Set([]Guard{guard, claimed}, map[int][]netip.Prefix{link: nets})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- w.Run(ctx) }()
+		defer func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}()
+		netlab.WaitFor(t, 5*time.Second, "the group is joined", func() error {
+			if out := here.Exec(t, "ip", "maddr", "show", "dev", "eth0"); !strings.Contains(out, "ff02::1:ff00:10") {
+				return fmt.Errorf("groups: %s", out)
+			}
+			return nil
+		})
+		peer.Exec(t, "ip", "addr", "add", "fd00::10/64", "dev", "eth0")
+		netlab.WaitFor(t, 5*time.Second, "the kernel finds the guarded address taken", func() error {
+			if out := peer.Exec(t, "ip", "addr", "show", "dev", "eth0"); !strings.Contains(out, "dadfailed") {
+				return fmt.Errorf("addresses: %s", out)
+			}
+			return nil
+		})
+		peer.Sysctl(t, "net/ipv4/conf/eth0/arp_notify", "1")
+		peer.Exec(t, "ip", "link", "set", "eth0", "down")
+		peer.Exec(t, "ip", "addr", "add", "10.9.0.10/24", "dev", "eth0")
+		began := time.Now()
+		peer.Up(t, "eth0") // now it announces it
+		select {
+		case c := <-told:
+			if c.Addr != claimed.Addr || c.MAC != mac {
+				t.Errorf("want the claim of %x, got %+v", mac, c)
+			}
+			t.Logf("noticed %s after the link came up", time.Since(began))
+		case <-time.After(5 * time.Second):
+			t.Error("want the claim noticed")
 		}
 	})
 }

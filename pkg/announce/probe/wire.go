@@ -17,6 +17,7 @@ import (
 // wire is one NIC, open for the frames that say something of the addresses in
 // one prefix.
 type wire interface {
+	Link() int
 	MAC() [6]byte
 	Send(frame []byte) error
 	// Sightings is closed when the NIC is gone.
@@ -30,6 +31,7 @@ type opener func(link int, prefix netip.Prefix, join ...netip.Addr) (wire, error
 
 // socket is a wire of a real NIC.
 type socket struct {
+	link   int
 	mac    [6]byte
 	conn   *packet.Conn
 	groups int // a socket that is in groups, or -1
@@ -64,7 +66,7 @@ func openSocket(link int, prefix netip.Prefix, join ...netip.Addr) (wire, error)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", nic.Name, err), closeGroups(groups))
 	}
-	s := &socket{[6]byte(nic.HardwareAddr), conn, groups, make(chan frame.Sighting, backlog), make(chan struct{})}
+	s := &socket{link, [6]byte(nic.HardwareAddr), conn, groups, make(chan frame.Sighting, backlog), make(chan struct{})}
 	go s.read()
 	return s, nil
 }
@@ -121,6 +123,8 @@ func (s *socket) read() {
 		}
 	}
 }
+
+func (s *socket) Link() int { return s.link }
 
 func (s *socket) MAC() [6]byte { return s.mac }
 
