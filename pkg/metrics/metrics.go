@@ -5,9 +5,11 @@
 package metrics
 
 import (
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,52 +28,87 @@ type Reader interface {
 	Drops() ([]agentapi.Drop, error)
 	Info() (agentapi.Info, error)
 	ListLeases() ([]agentapi.Lease, error)
+	Services() []agentapi.Service
 }
+
+// Mode is what /proxyMode answers, where kube-proxy says iptables or nftables.
+const Mode = "ebpf"
+
+// families are the values of kube-proxy's label ip_family. It has a proxy for
+// each; one pass of ours is for both, and counts as one of each.
+func families() []string { return []string{"IPv4", "IPv6"} }
 
 // Agent is the agent's metrics. Make one with New. It counts what a Reconciler
 // does.
 type Agent struct {
 	registry    *prometheus.Registry
-	passes      prometheus.Histogram
-	last        prometheus.Gauge
-	queued      prometheus.Gauge
+	passes      *prometheus.HistogramVec
+	last        *prometheus.GaugeVec
+	queued      *prometheus.GaugeVec
 	failures    prometheus.Counter
-	services    prometheus.Counter
-	endpoints   prometheus.Counter
+	services    changes
+	endpoints   changes
 	programming prometheus.Histogram
 	probes      map[string]*prometheus.CounterVec // by path
+
+	mu     sync.Mutex
+	oldest time.Time // change of Services that is not in force; zero: none
+}
+
+// changes counts those of one kind.
+type changes struct {
+	total   prometheus.Counter
+	pending prometheus.Gauge
+}
+
+func newChanges(name, what string) changes {
+	return changes{
+		total:   counter("kubeproxy_sync_proxy_rules_"+name+"_changes_total", "Changes of "+what+"."),
+		pending: gauge("kubeproxy_sync_proxy_rules_"+name+"_changes_pending", "Changes of "+what+" that are not in force yet."),
+	}
+}
+
+func (c changes) inc() {
+	c.total.Inc()
+	c.pending.Inc()
 }
 
 // New returns the metrics of an agent that reader describes.
 func New(reader Reader) *Agent {
 	a := &Agent{
 		registry: prometheus.NewRegistry(),
-		passes: histogram("kubeproxy_sync_proxy_rules_duration_seconds", "Duration of a pass that brings the node to what the objects say.",
-			prometheus.ExponentialBuckets(0.001, 2, 15)),
-		last:      gauge("kubeproxy_sync_proxy_rules_last_timestamp_seconds", "When the last pass ended that brought all parts to what the objects say."),
-		queued:    gauge("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "When a Service or EndpointSlice last changed."),
+		passes: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "kubeproxy_sync_proxy_rules_duration_seconds", Help: "Duration of a pass that brings the node to what the objects say.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
+		}, []string{familyLabel}),
+		last:      gauges("kubeproxy_sync_proxy_rules_last_timestamp_seconds", "When the last pass ended that brought all parts to what the objects say."),
+		queued:    gauges("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "When a Service or EndpointSlice last changed."),
 		failures:  counter("patchbay_sync_failures_total", "Parts of the node that a pass could not bring to what the objects say."),
-		services:  counter("kubeproxy_sync_proxy_rules_service_changes_total", "Changes of Services."),
-		endpoints: counter("kubeproxy_sync_proxy_rules_endpoint_changes_total", "Changes of EndpointSlices."),
-		programming: histogram("kubeproxy_network_programming_duration_seconds", "Time from what changed an endpoint to its being balanced so.",
-			slices.Concat(prometheus.LinearBuckets(0.25, 0.25, 2), prometheus.LinearBuckets(1, 1, 59), prometheus.LinearBuckets(60, 5, 12), prometheus.LinearBuckets(120, 30, 7))),
+		services:  newChanges("service", "Services"),
+		endpoints: newChanges("endpoint", "EndpointSlices"),
+		programming: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "kubeproxy_network_programming_duration_seconds", Help: "Time from what changed an endpoint to its being balanced so.",
+			Buckets: slices.Concat(prometheus.LinearBuckets(0.25, 0.25, 2), prometheus.LinearBuckets(1, 1, 59), prometheus.LinearBuckets(60, 5, 12), prometheus.LinearBuckets(120, 30, 7)),
+		}),
 		probes: map[string]*prometheus.CounterVec{
 			"/healthz": codes("kubeproxy_proxy_healthz_total", "Answers of /healthz."),
 			"/livez":   codes("kubeproxy_proxy_livez_total", "Answers of /livez."),
 		},
 	}
-	a.registry.MustRegister(a.passes, a.last, a.queued, a.failures, a.services, a.endpoints, a.programming,
-		a.probes["/healthz"], a.probes["/livez"], collector{reader},
+	a.registry.MustRegister(a.passes, a.last, a.queued, a.failures, a.services.total, a.services.pending,
+		a.endpoints.total, a.endpoints.pending, a.programming, a.probes["/healthz"], a.probes["/livez"], collector{reader},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return a
 }
 
-func histogram(name, help string, buckets []float64) prometheus.Histogram {
-	return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
-}
+const familyLabel = "ip_family"
 
 func gauge(name, help string) prometheus.Gauge {
 	return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+}
+
+func gauges(name, help string) *prometheus.GaugeVec {
+	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{familyLabel})
 }
 
 func counter(name, help string) prometheus.Counter {
@@ -86,29 +123,50 @@ func codes(name, help string) *prometheus.CounterVec {
 func (a *Agent) Changed(kind source.Kind) {
 	switch kind {
 	case source.KindService:
-		a.services.Inc()
+		a.services.inc()
 	case source.KindEndpointSlice:
-		a.endpoints.Inc()
+		a.endpoints.inc()
 	default:
 		return
 	}
-	a.queued.SetToCurrentTime()
+	for _, family := range families() {
+		a.queued.WithLabelValues(family).SetToCurrentTime()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.oldest.IsZero() {
+		a.oldest = time.Now()
+	}
+}
+
+// Pending is since when a change of Services waits to be in force, zero if none does.
+func (a *Agent) Pending() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.oldest
 }
 
 // Pass counts one pass.
 func (a *Agent) Pass(took time.Duration, failed int) {
-	a.passes.Observe(took.Seconds())
 	a.failures.Add(float64(failed))
-	if failed == 0 {
-		a.last.SetToCurrentTime()
+	for _, family := range families() {
+		a.passes.WithLabelValues(family).Observe(took.Seconds())
+		if failed == 0 {
+			a.last.WithLabelValues(family).SetToCurrentTime()
+		}
 	}
 }
 
-// InForce counts how long changes took.
+// InForce counts how long changes took. All Services are in force now.
 func (a *Agent) InForce(since []time.Time) {
 	for _, t := range since {
 		a.programming.Observe(time.Since(t).Seconds())
 	}
+	a.services.pending.Set(0)
+	a.endpoints.pending.Set(0)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.oldest = time.Time{}
 }
 
 // Probed counts an answer of /healthz or /livez.
@@ -118,93 +176,16 @@ func (a *Agent) Probed(path string, code int) {
 	}
 }
 
-// Handler serves /metrics.
+// Handler serves /metrics, and what else is asked for on kube-proxy's port.
 func (a *Agent) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{}))
+	for path, text := range map[string]string{"/healthz": "ok", "/proxyMode": Mode} {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			w.Header().Set("X-Content-Type-Options", "nosniff")
+			_, _ = io.WriteString(w, text) // the client may be gone
+		})
+	}
 	return mux
-}
-
-// collector asks for what others count.
-type collector struct{ reader Reader }
-
-func dropPackets() *prometheus.Desc {
-	return prometheus.NewDesc("patchbay_drop_packets_total", "Packets dropped, by reason.", []string{"reason"}, nil)
-}
-
-func dropBytes() *prometheus.Desc {
-	return prometheus.NewDesc("patchbay_drop_bytes_total", "Bytes of packets dropped, by reason.", []string{"reason"}, nil)
-}
-
-func leases() *prometheus.Desc {
-	return prometheus.NewDesc("patchbay_leases", "Pods' leases and resting addresses, by state.", []string{"state"}, nil)
-}
-
-func objects() *prometheus.Desc {
-	return prometheus.NewDesc("patchbay_objects", "What is in force, by kind.", []string{"kind"}, nil)
-}
-
-func ready() *prometheus.Desc {
-	return prometheus.NewDesc("patchbay_ready", "1 while pods can be added.", nil, nil)
-}
-
-func problems() *prometheus.Desc {
-	return prometheus.NewDesc("patchbay_problems", "Objects that can't be used and things that can't be done, at present.", nil, nil)
-}
-
-// Describe tells which metrics there are.
-func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{dropPackets(), dropBytes(), leases(), objects(), ready(), problems()} {
-		out <- d
-	}
-}
-
-// Collect asks for the values.
-func (c collector) Collect(out chan<- prometheus.Metric) {
-	c.drops(out)
-	c.leases(out)
-	info, err := c.reader.Info()
-	if err != nil {
-		out <- prometheus.NewInvalidMetric(ready(), err)
-		return
-	}
-	for kind, n := range map[string]int{
-		"pods": info.Counts.Pods, "services": info.Counts.Services, "frontends": info.Counts.Frontends,
-		"backends": info.Counts.Backends, "nodes": info.Counts.Nodes, "announcements": info.Counts.Announced,
-	} {
-		out <- prometheus.MustNewConstMetric(objects(), prometheus.GaugeValue, float64(n), kind)
-	}
-	value := 0.0
-	if info.Ready {
-		value = 1
-	}
-	out <- prometheus.MustNewConstMetric(ready(), prometheus.GaugeValue, value)
-	out <- prometheus.MustNewConstMetric(problems(), prometheus.GaugeValue, float64(len(info.Problems)))
-}
-
-func (c collector) drops(out chan<- prometheus.Metric) {
-	drops, err := c.reader.Drops()
-	if err != nil {
-		out <- prometheus.NewInvalidMetric(dropPackets(), err)
-		return
-	}
-	for _, d := range drops {
-		out <- prometheus.MustNewConstMetric(dropPackets(), prometheus.CounterValue, float64(d.Packets), d.Reason)
-		out <- prometheus.MustNewConstMetric(dropBytes(), prometheus.CounterValue, float64(d.Bytes), d.Reason)
-	}
-}
-
-func (c collector) leases(out chan<- prometheus.Metric) {
-	list, err := c.reader.ListLeases()
-	if err != nil {
-		out <- prometheus.NewInvalidMetric(leases(), err)
-		return
-	}
-	states := map[string]int{"active": 0, "cooling": 0, "damaged": 0}
-	for _, l := range list {
-		states[l.State]++
-	}
-	for state, n := range states {
-		out <- prometheus.MustNewConstMetric(leases(), prometheus.GaugeValue, float64(n), state)
-	}
 }

@@ -27,9 +27,11 @@ type Health struct {
 	Synced  bool      // Services are in force
 	Leaving bool      // the node is being deleted: no new traffic, please
 	Updated time.Time // when it was last looked at whether all is in force
+	Pending time.Time // since when a change of Services waits to be in force; zero: none does
 }
 
-// patience is for how long nobody may look before that counts as a hang.
+// patience is for how long nobody may look, or a change may wait, before that
+// counts as a hang: kube-proxy's two sync periods.
 const patience = time.Minute
 
 // Server serves HTTP on one address until its context ends.
@@ -52,29 +54,68 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 }
 
 // Handler serves /healthz, 200 while the node can take new traffic, and /livez,
-// 200 while the agent is at work, else 503: as kube-proxy does. Who counts is
-// told each answer's code.
+// 200 while the agent is at work, else 503: as kube-proxy does, but for a node
+// whose Services aren't in force yet, which gets no traffic. Who counts is told
+// each answer's code.
 func Handler(health func() Health, count ...func(path string, code int)) http.Handler {
 	mux := http.NewServeMux()
-	serve := func(path string, good func(Health) bool) {
+	serve := func(path string, report func(Health, time.Time) report) {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
-			h := health()
-			code := answer(w, good(h), map[string]any{
-				"lastUpdated": h.Updated.UTC().Format(time.RFC3339), "currentTime": time.Now().UTC().Format(time.RFC3339),
-				"nodeEligible": !h.Leaving, "synced": h.Synced,
-			})
+			body := report(health(), time.Now().UTC())
+			code := answer(w, body.good(), body)
 			for _, f := range count {
 				f(path, code)
 			}
 		})
 	}
-	serve("/healthz", func(h Health) bool { return h.Synced && !h.Leaving && h.fresh() })
-	serve("/livez", Health.fresh)
+	serve("/healthz", func(h Health, now time.Time) report {
+		r := h.report(now, h.healthy(now))
+		eligible := !h.Leaving
+		r.NodeEligible = &eligible
+		return r
+	})
+	serve("/livez", func(h Health, now time.Time) report { return h.report(now, h.lively(now)) })
 	return mux
 }
 
-// fresh tells whether whoever looks does so; before the first look it is starting.
-func (h Health) fresh() bool { return h.Updated.IsZero() || time.Since(h.Updated) < patience }
+// report is the body of an answer, with kube-proxy's fields.
+type report struct {
+	LastUpdated  time.Time               `json:"lastUpdated"`
+	CurrentTime  time.Time               `json:"currentTime"`
+	NodeEligible *bool                   `json:"nodeEligible,omitempty"`
+	Healthy      bool                    `json:"healthy"`
+	Status       map[string]familyReport `json:"status,omitempty"`
+}
+
+type familyReport struct {
+	LastUpdated time.Time `json:"lastUpdated"`
+	Healthy     bool      `json:"healthy"`
+}
+
+func (r report) good() bool { return r.Healthy && (r.NodeEligible == nil || *r.NodeEligible) }
+
+// report says how both families fare: they are brought in force together. As
+// kube-proxy has it, what is healthy was updated just now.
+func (h Health) report(now time.Time, healthy bool) report {
+	updated := h.Updated.UTC()
+	family := familyReport{LastUpdated: updated, Healthy: healthy}
+	if healthy {
+		updated = now
+	}
+	return report{LastUpdated: updated, CurrentTime: now, Healthy: healthy, Status: map[string]familyReport{"IPv4": family, "IPv6": family}}
+}
+
+// Healthy tells whether Services are in force and kept so, whatever becomes of
+// the node.
+func (h Health) Healthy() bool { return h.healthy(time.Now()) }
+
+func (h Health) healthy(now time.Time) bool { return h.Synced && h.lively(now) }
+
+// lively tells whether whoever looks does so, and what has changed comes into
+// force; before the first look it is starting.
+func (h Health) lively(now time.Time) bool {
+	return (h.Updated.IsZero() || now.Sub(h.Updated) < patience) && (h.Pending.IsZero() || now.Sub(h.Pending) < patience)
+}
 
 func answer(w http.ResponseWriter, good bool, body any) (code int) {
 	w.Header().Set("Content-Type", "application/json")

@@ -4,6 +4,7 @@ package monitor
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/patchbay-net/patchbay/pkg/service"
 	"github.com/patchbay-net/patchbay/test/netlab"
@@ -33,6 +36,10 @@ func TestHealth(t *testing.T) {
 		{"nobody looks: restart it", Health{Synced: true, Updated: time.Now().Add(-2 * patience)}, "/livez", 503},
 		{"looked at", Health{Synced: true, Updated: time.Now()}, "/livez", 200},
 		{"alive though not synced", Health{}, "/livez", 200},
+		{"a change waits", Health{Synced: true, Updated: time.Now(), Pending: time.Now()}, "/healthz", 200},
+		{"a change waits for long", Health{Synced: true, Updated: time.Now(), Pending: time.Now().Add(-2 * patience)}, "/healthz", 503},
+		{"a change waits for long: restart it", Health{Synced: true, Updated: time.Now(), Pending: time.Now().Add(-2 * patience)}, "/livez", 503},
+		{"node goes: no restart", Health{Synced: true, Leaving: true}, "/livez", 200},
 		{"unknown", Health{}, "/x", 404},
 	}
 	for _, tt := range tests {
@@ -45,6 +52,42 @@ func TestHealth(t *testing.T) {
 				t.Errorf("GET %s = %d, want %d: %s", tt.path, w.Code, tt.want, w.Body)
 			}
 		})
+	}
+}
+
+// Load balancers read kube-proxy's body.
+func TestHealthBody(t *testing.T) {
+	updated := time.Now().Add(-10 * time.Second).UTC().Truncate(time.Second)
+	get := func(h Health, path string) map[string]any {
+		w := httptest.NewRecorder()
+		Handler(func() Health { return h }).ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		var body map[string]any
+		if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil {
+			t.Fatalf("GET %s: %v: %s", path, err, w.Body)
+		}
+		if got := w.Header().Get("Content-Type"); got != "application/json" {
+			t.Errorf("GET %s: Content-Type %q", path, got)
+		}
+		return body
+	}
+	body := get(Health{Synced: true, Updated: updated}, "/healthz")
+	if body["lastUpdated"] != body["currentTime"] || body["nodeEligible"] != true || body["healthy"] != true {
+		t.Errorf("a healthy node says %v", body)
+	}
+	family := map[string]any{"lastUpdated": updated.Format(time.RFC3339), "healthy": true}
+	if want := map[string]any{"IPv4": family, "IPv6": family}; !cmp.Equal(body["status"], any(want)) {
+		t.Errorf("status %v, want %v", body["status"], want)
+	}
+	body = get(Health{Synced: true, Updated: updated, Leaving: true}, "/healthz")
+	if body["nodeEligible"] != false || body["healthy"] != true {
+		t.Errorf("a node that goes says %v", body)
+	}
+	body = get(Health{Updated: updated}, "/healthz")
+	if body["lastUpdated"] != updated.Format(time.RFC3339) || body["healthy"] != false {
+		t.Errorf("a node without Services says %v", body)
+	}
+	if body = get(Health{}, "/livez"); body["nodeEligible"] != nil {
+		t.Errorf("livez says %v, want nothing of the node", body)
 	}
 }
 

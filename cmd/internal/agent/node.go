@@ -26,6 +26,8 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/netdev/switches"
 	"github.com/patchbay-net/patchbay/pkg/netdev/watch"
 	"github.com/patchbay-net/patchbay/pkg/reconcile"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/noderoutes"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
 )
 
 // runNode is the agent of a node. All that it has put in force stays when it
@@ -45,32 +47,48 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 		return err
 	}
 	sender := announce.NewSender(log)
+	routes := nodeRoutes(cfg, writer)
 	r := reconcile.New(reconcile.Options{
 		Config: cfg, Datapath: dp, Writer: writer, Sender: sender, Members: announce.Static{}, Version: version(), Log: log,
 		Leases: store.New(cfg.Paths.Leases(), store.Options{InUse: podlink.Addrs, Damaged: func(err error) { log.Warn("leases", "err", err) }}),
+		Parts: []parts.Part{
+			routes.Part(),
+		},
 	})
-	checks, counters := monitor.NewChecks(func() bool { h := r.Health(); return h.Synced && !h.Leaving }, log), metrics.New(r)
+	routes.Wake, routes.Note = func() { r.Wake(noderoutes.PartName) }, func(err error) { r.Problem("agent/custom routes", err) }
+	counters := metrics.New(r)
+	health := func() monitor.Health {
+		h := r.Health()
+		if h.Synced {
+			h.Pending = counters.Pending()
+		}
+		return h
+	}
+	checks := monitor.NewChecks(func() bool { return health().Healthy() }, log)
 	r.OnServices, r.Meter = checks.Set, counters
 
 	listener, err := agentapi.Listen(cfg.Paths.AgentSocket())
 	if err != nil {
 		return err
 	}
+	handler := r.Handler()
+	routes.Serve(handler)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return agentapi.Serve(ctx, listener, r.Handler(), log) })
+	group.Go(func() error { return agentapi.Serve(ctx, listener, handler, log) })
 	group.Go(func() error { return r.Run(ctx) })
 	group.Go(func() error { return checks.Run(ctx) })
 	group.Go(func() error { return sender.Run(ctx) })
 	group.Go(func() error { return ignoreCanceled(dp.Run(ctx)) })
 	for name, f := range map[string]func() error{
 		"health": func() error {
-			return monitor.Server(ctx, monitor.HealthAddress, monitor.Handler(r.Health, counters.Probed))
+			return monitor.Server(ctx, monitor.HealthAddress, monitor.Handler(health, counters.Probed))
 		},
 		"metrics": func() error { return monitor.Server(ctx, metrics.Address, counters.Handler()) },
 		"watch": func() error {
 			r.Changed(watch.Event{Topic: watch.Lost}) // what happened before
 			return watch.Run(ctx, r.Changed)
 		},
+		"routes": func() error { return routes.Run(ctx) },
 		"source": func() error { return src.Run(ctx, r.Kinds(), r.Apply) },
 	} {
 		group.Go(func() error { return keep(ctx, f, func(err error) { r.Problem("agent/"+name, err) }) })
