@@ -31,8 +31,8 @@ func (r Range) Overlaps(o Range) bool {
 // String returns "first-last".
 func (r Range) String() string { return fmt.Sprintf("%s-%s", r.First, r.Last) }
 
-// subtract returns what is left of r without the addresses of o, in order.
-func (r Range) subtract(o Range) []Range {
+// Without returns what is left of r without the addresses of o, in order.
+func (r Range) Without(o Range) []Range {
 	if !r.Overlaps(o) {
 		return []Range{r}
 	}
@@ -46,8 +46,8 @@ func (r Range) subtract(o Range) []Range {
 	return left
 }
 
-// size returns the number of addresses, at most 2⁶⁴-1.
-func (r Range) size() uint64 {
+// Size returns the number of addresses, at most 2⁶⁴-1.
+func (r Range) Size() uint64 {
 	first, last := r.First.As16(), r.Last.As16()
 	low, borrow := bits.Sub64(binary.BigEndian.Uint64(last[8:]), binary.BigEndian.Uint64(first[8:]), 0)
 	high, _ := bits.Sub64(binary.BigEndian.Uint64(last[:8]), binary.BigEndian.Uint64(first[:8]), borrow)

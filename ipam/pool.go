@@ -95,7 +95,7 @@ func (p Pool) Subnet(a netip.Addr) (Subnet, bool) {
 func (p Pool) Size() uint64 {
 	var total uint64
 	for _, r := range p.spans {
-		n := r.size()
+		n := r.Size()
 		if total > math.MaxUint64-n {
 			return math.MaxUint64
 		}

@@ -98,7 +98,7 @@ func (s Subnet) spans() ([]Range, error) {
 	for _, o := range never {
 		var next []Range
 		for _, r := range left {
-			next = append(next, r.subtract(o)...)
+			next = append(next, r.Without(o)...)
 		}
 		left = next
 	}

@@ -26,6 +26,7 @@ type addresses struct {
 	records records
 	status  *statusWriter
 	absent  *absentees
+	counted func() []loadbalancer.Usage // of pools for pods and nodes; may be nil
 }
 
 func newAddresses(store *source.Store, to access, absent *absentees, class convert.Class, now func() time.Time, log *slog.Logger) *addresses {
@@ -56,6 +57,9 @@ func (a *addresses) reconcile(ctx context.Context, now time.Time) (again bool, e
 	in.Services = append(in.Services, a.absent.services(known)...)
 	result := loadbalancer.Plan(in)
 	errWrite := a.write(ctx, result, known, now)
+	if a.counted != nil {
+		result.Usage = append(result.Usage, a.counted()...)
+	}
 	errUsage := a.status.pools(ctx, result.Usage, errPools)
 	waiting := slices.ContainsFunc(result.Assignments, func(as loadbalancer.Assignment) bool {
 		return errors.Is(as.Reason, loadbalancer.ErrInUse) || errors.Is(as.Reason, loadbalancer.ErrExhausted)

@@ -63,6 +63,8 @@ func kindOf(obj source.Object) source.Kind {
 		return source.KindNamespace
 	case *v1alpha1.IPPool:
 		return source.KindIPPool
+	case *v1alpha1.NodeNetworkState:
+		return source.KindNodeNetworkState
 	case *v1alpha1.IPBlock:
 		return source.KindIPBlock
 	}

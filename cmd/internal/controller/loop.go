@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/patchbay-net/patchbay/ipam/loadbalancer"
 	"github.com/patchbay-net/patchbay/pkg/source"
 	"github.com/patchbay-net/patchbay/pkg/source/convert"
 )
@@ -39,18 +40,20 @@ type loop struct {
 func newLoop(to access, class convert.Class, now func() time.Time, log *slog.Logger) *loop {
 	store := source.NewStore()
 	absent := newAbsentees(store)
-	return &loop{
+	l := &loop{
 		source: to.source, store: store, now: now, log: log, absent: absent,
 		addresses: newAddresses(store, to, absent, class, now, log),
 		blocks:    newNodeBlocks(store, to, absent, log),
 	}
+	l.addresses.counted = func() []loadbalancer.Usage { return l.blocks.usage }
+	return l
 }
 
 // kinds are what the controller must have read before it decides anything.
 func kinds() []source.Kind {
 	return []source.Kind{
 		source.KindService, source.KindNamespace, source.KindNode,
-		source.KindIPPool, source.KindIPAllocation, source.KindIPBlock,
+		source.KindIPPool, source.KindIPAllocation, source.KindIPBlock, source.KindNodeNetworkState,
 	}
 }
 
@@ -109,8 +112,9 @@ func (l *loop) reconcile(ctx context.Context) time.Duration {
 	if l.synced != nil {
 		l.synced()
 	}
+	errBlocks := l.blocks.reconcile(ctx, l.now())
 	again, err := l.addresses.reconcile(ctx, l.now())
-	err = errors.Join(err, l.blocks.reconcile(ctx, l.now()))
+	err = errors.Join(err, errBlocks)
 	if err != nil && ctx.Err() == nil {
 		l.failures++
 		wait := min(time.Second<<min(l.failures-1, 10), maxWait)

@@ -31,7 +31,7 @@ spec: {use: Pod, cidrs: [10.244.0.0/16, 10.9.0.0/27], exclude: [10.244.0.0/26], 
 	if diff := cmp.Diff(want, got, equalAddrs); diff != "" {
 		t.Errorf("pool (-want +got):\n%s", diff)
 	}
-	for field, spec := range map[string]string{"cidrs": `{cidrs: [x]}`, "exclude": `{cidrs: [10.0.0.0/8], exclude: [x]}`} {
+	for field, spec := range map[string]string{"cidrs": `{cidrs: [x]}`, "static": `{use: Node, cidrs: [10.0.0.0/8], static: [{name: a, address: x}]}`, "exclude": `{cidrs: [10.0.0.0/8], exclude: [x]}`} {
 		_, err := BlockPool(&v1alpha1.IPPool{Spec: *read[v1alpha1.IPPoolSpec](t, spec)}, nil)
 		checkErr(t, err, field+`: "x"`)
 	}
@@ -50,4 +50,16 @@ func TestBlockRoundTrip(t *testing.T) {
 	}
 	_, err := Block(&v1alpha1.IPBlock{Spec: v1alpha1.IPBlockSpec{CIDR: "x"}})
 	checkErr(t, err, `spec.cidr: "x"`)
+}
+
+func TestBlockPoolOfNodes(t *testing.T) {
+	obj := read[v1alpha1.IPPool](t, `
+metadata: {name: cameras}
+spec: {use: Node, cidrs: [192.0.2.0/24], ranges: [{first: 192.0.2.10, last: 192.0.2.19}], gateway: 192.0.2.12, static: [{name: vm, address: 192.0.2.15}]}
+`)
+	got, err := BlockPool(obj, nil)
+	checkErr(t, err)
+	if !got.OnRequest || len(got.Ranges) != 0 || got.Size() != 8 {
+		t.Errorf("pool %+v of %d addresses, want 8 single ones on request", got, got.Size())
+	}
 }
