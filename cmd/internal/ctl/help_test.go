@@ -30,6 +30,7 @@ Available Commands:
   leases      List the address leases of this node
   nics        List the NICs of this node and their roles
   pods        List the pods of this node that the agent serves
+  routes      List, add and remove custom routes
   services    List the Services' frontends that are in force
   status      Show how the agent of this node fares
 

@@ -33,6 +33,8 @@ type Options struct {
 	Store Store
 	// IsNode: the caller knows that this is a node, and not the device's host.
 	IsNode bool
+	// Cluster are the ranges of pods and Services: no custom route leads into them.
+	Cluster []netip.Prefix
 	// Changed is called after the verdicts changed, if set.
 	Changed func()
 	// Note is told what went wrong, or with nil that all is well again, if set.
@@ -117,7 +119,7 @@ func (k *Keeper) sync() (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	f, err := look(k.IsNode)
+	f, err := k.look()
 	if err != nil {
 		return false, err
 	}
@@ -133,6 +135,19 @@ func (k *Keeper) List() []Verdict {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.Clone(k.verdicts)
+}
+
+// Look says what would become of the stored routes, and changes nothing.
+func (k *Keeper) Look() ([]Verdict, error) {
+	records, err := k.Store.List()
+	if err != nil {
+		return nil, err
+	}
+	f, err := k.look()
+	if err != nil {
+		return nil, err
+	}
+	return judge(records, f), nil
 }
 
 // Add stores a route that was given on this node and puts it in force. One that
@@ -154,7 +169,7 @@ func (k *Keeper) add(r Record) (Verdict, error) {
 	if err != nil {
 		return Verdict{}, err
 	}
-	f, err := look(k.IsNode)
+	f, err := k.look()
 	if err != nil {
 		return Verdict{}, err
 	}
@@ -210,15 +225,6 @@ func (k *Keeper) drop(which func(Record) bool) error {
 	}
 	_, err = k.sync()
 	return err
-}
-
-// SetObjects makes these the routes of NodeRoutes, and keeps those that were
-// given on the node.
-func (k *Keeper) SetObjects(objects []Record) error {
-	return k.Replace(func(records []Record) []Record {
-		kept := slices.DeleteFunc(records, func(r Record) bool { return r.Object != "" })
-		return append(kept, objects...)
-	})
 }
 
 // Replace stores what f makes of the records, and brings the kernel to it.

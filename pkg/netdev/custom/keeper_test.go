@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -136,11 +137,12 @@ func TestKeeper(t *testing.T) {
 		})
 		t.Run("objects", func(t *testing.T) {
 			object := Record{Route: route("eth1", "10.5.0.0/16", "192.168.20.1", 9), Object: "plant"}
-			if err := h.keeper.SetObjects([]Record{object}); err != nil {
+			if err := h.keeper.Replace(func(now []Record) []Record { return append(now, object) }); err != nil {
 				t.Fatal(err)
 			}
 			h.awaits(t, "10.5.0.0/16 via 192.168.20.1")
-			if err := h.keeper.SetObjects(nil); err != nil || strings.Contains(h.routes(t), "10.5.0.0") {
+			given := func(now []Record) []Record { return slices.DeleteFunc(now, func(r Record) bool { return r.Object != "" }) }
+			if err := h.keeper.Replace(given); err != nil || strings.Contains(h.routes(t), "10.5.0.0") {
 				t.Errorf("left: %v %s", err, h.routes(t))
 			}
 		})

@@ -16,14 +16,14 @@ import (
 
 // look collects what routes are judged by. A node's agent knows that it is one;
 // without an agent the switches tell the device's host.
-func look(isNode bool) (facts, error) {
+func (o Options) look() (facts, error) {
 	links, err := netdev.Links()
 	if err != nil {
 		return facts{}, err
 	}
-	f := facts{links: links}
+	f := facts{links: links, cluster: o.Cluster}
 	for _, l := range links {
-		if !isNode && (l.Name == switches.InternalBridge || l.Name == switches.ExternalBridge) {
+		if !o.IsNode && (l.Name == switches.InternalBridge || l.Name == switches.ExternalBridge) {
 			f.device = true
 		}
 	}

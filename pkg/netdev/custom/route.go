@@ -83,7 +83,8 @@ type Foreign struct {
 type facts struct {
 	links   []netdev.Link
 	foreign []Foreign
-	device  bool // this is the device's host, not a node
+	cluster []netip.Prefix // ranges of pods and Services
+	device  bool           // this is the device's host, not a node
 }
 
 // judge says of each record whether it can be in force. Of two that don't go
@@ -106,10 +107,13 @@ func (f facts) verdict(r Record) Verdict {
 	refuse := func(format string, args ...any) Verdict {
 		return Verdict{Record: r, State: Refused, Message: fmt.Sprintf(format, args...)}
 	}
-	i := slices.IndexFunc(f.links, func(l netdev.Link) bool { return l.Named(r.Interface) })
 	if f.device {
 		return refuse("this is the device's host, which has switches: routes are for the nodes on it")
 	}
+	if i := slices.IndexFunc(f.cluster, func(p netip.Prefix) bool { return p.Bits() <= r.Dst.Bits() && p.Contains(r.Dst.Addr()) }); i >= 0 {
+		return refuse("%s is in the cluster's own range %s", r.Dst, f.cluster[i])
+	}
+	i := slices.IndexFunc(f.links, func(l netdev.Link) bool { return l.Named(r.Interface) })
 	if i < 0 {
 		return refuse("no interface %s on this node; there are %s", r.Interface, names(f.links))
 	}
