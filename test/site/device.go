@@ -106,7 +106,7 @@ func (s *Site) join(node *netlab.Node) map[string]netip.Addr {
 	addrs := map[string]netip.Addr{}
 	for _, n := range networks() {
 		leg := attachment{conf: n.conf(), container: node.Name, netns: netns, ifName: n.ifName}
-		addrs[n.name] = s.attach(s.Device, leg)
+		addrs[n.name], _ = s.attach(s.Device, leg)
 	}
 	return addrs
 }
@@ -116,8 +116,8 @@ func (s *Site) config(name, more string) string {
 	return fmt.Sprintf(`
 nodeName: %s
 source: file:%s
-podCIDRs: [10.244.0.0/16]
-serviceCIDRs: [10.96.0.0/16]
+podCIDRs: [10.244.0.0/16, "fd00:10:244::/48"]
+serviceCIDRs: [10.96.0.0/16, "fd00:10:96::/112"]
 paths: {status: %s}
 %s`, name, s.objects(), s.status(), more)
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -24,7 +25,9 @@ type Node struct {
 	*netlab.Node
 	// Internal and External are the node's addresses on the two switches.
 	Internal, External netip.Addr
-	Pods               map[string]*Pod
+	// Internal6 and External6 are those of IPv6, where the site has it.
+	Internal6, External6 netip.Addr
+	Pods                 map[string]*Pod
 
 	site  *Site
 	agent *netlab.Process
@@ -36,12 +39,32 @@ func (s *Site) StartNode(name string) *Node {
 	n := &Node{Node: netlab.StartNode(s.tb, name), Pods: map[string]*Pod{}, site: s}
 	addrs := s.join(n.Node)
 	n.Internal, n.External = addrs["internal"], addrs["external"]
-	s.Declare("node-"+name, nodeYAML(name, fmt.Sprintf("10.244.%d.0/22", 4*len(s.Nodes)), n.Internal))
+	s.enroll(n)
+	return n
+}
+
+// Enroll makes a machine a node of the cluster that has its NICs already, eth0 on
+// the internal switch and eth1 on the external one, with these addresses, and
+// starts its agent.
+func (s *Site) Enroll(machine *netlab.Node, internal, external, internal6, external6 netip.Addr) *Node {
+	s.tb.Helper()
+	n := &Node{Node: machine, Internal: internal, External: external, Internal6: internal6, External6: external6, Pods: map[string]*Pod{}, site: s}
+	s.enroll(n)
+	return n
+}
+
+// enroll declares the node and starts its agent.
+func (s *Site) enroll(n *Node) {
+	s.tb.Helper()
+	podCIDRs, addrs := []string{fmt.Sprintf("10.244.%d.0/22", 4*len(s.Nodes))}, []netip.Addr{n.Internal}
+	if n.Internal6.IsValid() {
+		podCIDRs, addrs = append(podCIDRs, fmt.Sprintf("fd00:10:244:%x::/64", len(s.Nodes))), append(addrs, n.Internal6)
+	}
+	s.Declare("node-"+n.Name, nodeYAML(n.Name, podCIDRs, addrs))
 	s.Nodes = append(s.Nodes, n)
 	s.installCNI(n.Node)
-	s.write(n.Path("/etc/patchbay/config.yaml"), s.config(name, "nics: [{name: eth0, role: internal}, {name: eth1, role: external}]"))
+	s.write(n.Path("/etc/patchbay/config.yaml"), s.config(n.Name, "nics: [{name: eth0, role: internal}, {name: eth1, role: external}]"))
 	n.StartAgent()
-	return n
 }
 
 // StartAgent starts the node's agent, as its supervisor does.
@@ -67,16 +90,20 @@ func (n *Node) WaitReady() {
 }
 
 // nodeYAML is a node as Kubernetes would show it.
-func nodeYAML(name, podCIDR string, internal netip.Addr) string {
+func nodeYAML(name string, podCIDRs []string, internal []netip.Addr) string {
+	addresses := ""
+	for _, a := range internal {
+		addresses += fmt.Sprintf(`{type: InternalIP, address: "%s"}, `, a)
+	}
 	return fmt.Sprintf(`
 apiVersion: v1
 kind: Node
 metadata: {name: %s, labels: {kubernetes.io/hostname: %s}}
-spec: {podCIDR: %s, podCIDRs: [%s]}
+spec: {podCIDR: "%s", podCIDRs: ["%s"]}
 status:
-  addresses: [{type: InternalIP, address: %s}, {type: Hostname, address: %s}]
+  addresses: [%s{type: Hostname, address: %s}]
   conditions: [{type: Ready, status: "True"}]
-`, name, name, podCIDR, podCIDR, internal, name)
+`, name, name, podCIDRs[0], strings.Join(podCIDRs, `", "`), addresses, name)
 }
 
 // attachment is a leg or a pod's interface, as a runtime names it.
@@ -88,8 +115,9 @@ func (a attachment) args(verb string) []string {
 	return []string{verb, a.conf, a.container, a.netns, a.ifName}
 }
 
-// attach has the node's runtime add an attachment and returns its IPv4 address.
-func (s *Site) attach(node *netlab.Node, a attachment) netip.Addr {
+// attach has the node's runtime add an attachment and returns its addresses, of
+// which there must be one of IPv4.
+func (s *Site) attach(node *netlab.Node, a attachment) (v4, v6 netip.Addr) {
 	s.tb.Helper()
 	cmd := node.Command(s.Program("runtime"), a.args("add")...)
 	var stderr bytes.Buffer
@@ -102,11 +130,15 @@ func (s *Site) attach(node *netlab.Node, a attachment) netip.Addr {
 	s.must(json.Unmarshal(out, &result), "result of CNI ADD")
 	for _, ip := range result.IPs {
 		if addr, ok := netip.AddrFromSlice(ip.Address.IP); ok && addr.Unmap().Is4() {
-			return addr.Unmap()
+			v4 = addr.Unmap()
+		} else if ok {
+			v6 = addr
 		}
 	}
-	s.tb.Fatalf("CNI ADD of %s on %s gave no IPv4 address: %s", a.container, node.Name, out)
-	return netip.Addr{}
+	if !v4.IsValid() {
+		s.tb.Fatalf("CNI ADD of %s on %s gave no IPv4 address: %s", a.container, node.Name, out)
+	}
+	return v4, v6
 }
 
 // detach has the node's runtime delete an attachment.
@@ -120,6 +152,8 @@ type Pod struct {
 	Name string
 	Node *Node
 	Addr netip.Addr
+	// Addr6 is its address of IPv6, where the site has it.
+	Addr6 netip.Addr
 
 	process *netlab.Process
 }
@@ -129,7 +163,7 @@ func (n *Node) StartPod(name string, args ...string) *Pod {
 	n.site.tb.Helper()
 	p := &Pod{Name: name, Node: n}
 	n.Exec(n.site.tb, "sh", "-c", `ip netns add "$0" && ip -n "$0" link set lo up`, name)
-	p.Addr = n.site.attach(n.Node, p.attachment())
+	p.Addr, p.Addr6 = n.site.attach(n.Node, p.attachment())
 	p.process = n.Start(n.site.tb, netlab.Spec{
 		Args: args, Env: []string{"POD_NAME=" + name}, Cgroup: filepath.Join("pods", name), Netns: p.netns(), Log: n.site.log(name),
 	})

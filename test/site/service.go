@@ -26,51 +26,75 @@ const Namespace = "shop"
 type Service struct {
 	Name      string
 	ClusterIP string
-	Port      int
+	// ClusterIP6 makes it a dual-stack one.
+	ClusterIP6 string
+	Port       int
 	// TargetPort is the pods'.
 	TargetPort int
 	// LoadBalancer asks for an address outside.
 	LoadBalancer bool
+	// Addresses are the ones that it asks for; none means any.
+	Addresses []netip.Addr
 }
 
 // yaml is the Service as Kubernetes would show it.
 func (v Service) yaml() string {
-	kind := "type: ClusterIP"
+	kind, families, clusterIPs, annotations := "type: ClusterIP", "IPv4", fmt.Sprintf("%q", v.ClusterIP), ""
 	if v.LoadBalancer {
 		kind = "type: LoadBalancer\n  loadBalancerClass: patchbay.net/lb"
+	}
+	if v.ClusterIP6 != "" {
+		kind += "\n  ipFamilyPolicy: RequireDualStack"
+		families, clusterIPs = "IPv4, IPv6", fmt.Sprintf("%q, %q", v.ClusterIP, v.ClusterIP6)
+	}
+	if len(v.Addresses) > 0 {
+		list := make([]string, len(v.Addresses))
+		for i, a := range v.Addresses {
+			list[i] = a.String()
+		}
+		annotations = fmt.Sprintf(", annotations: {patchbay.net/addresses: %q}", strings.Join(list, ","))
 	}
 	return fmt.Sprintf(`
 apiVersion: v1
 kind: Service
-metadata: {name: %s, namespace: %s}
+metadata: {name: %s, namespace: %s%s}
 spec:
   %s
   clusterIP: %s
   clusterIPs: [%s]
-  ipFamilies: [IPv4]
+  ipFamilies: [%s]
   ports: [{name: main, port: %d, targetPort: %d, protocol: TCP}]
-`, v.Name, Namespace, kind, v.ClusterIP, v.ClusterIP, v.Port, v.TargetPort)
+`, v.Name, Namespace, annotations, kind, v.ClusterIP, clusterIPs, families, v.Port, v.TargetPort)
 }
 
-// endpoints is the Service's EndpointSlice with the pods that are ready.
+// endpoints is the Service's EndpointSlices with the pods that are ready.
 func (v Service) endpoints(pods []*Pod) string {
+	text := v.slice("1", "IPv4", pods, func(p *Pod) netip.Addr { return p.Addr })
+	if v.ClusterIP6 != "" {
+		text += "---" + v.slice("2", "IPv6", pods, func(p *Pod) netip.Addr { return p.Addr6 })
+	}
+	return text
+}
+
+// slice is the EndpointSlice of one family.
+func (v Service) slice(suffix, family string, pods []*Pod, addr func(*Pod) netip.Addr) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {name: %s-1, namespace: %s, labels: {kubernetes.io/service-name: %s}}
-addressType: IPv4
+metadata: {name: %s-%s, namespace: %s, labels: {kubernetes.io/service-name: %s}}
+addressType: %s
 ports: [{name: main, port: %d, protocol: TCP}]
-endpoints:`, v.Name, Namespace, v.Name, v.TargetPort)
+endpoints:`, v.Name, suffix, Namespace, v.Name, family, v.TargetPort)
 	if len(pods) == 0 {
 		return b.String() + " []\n"
 	}
 	for _, p := range pods {
 		fmt.Fprintf(&b, `
-- addresses: [%s]
+- addresses: ["%s"]
   nodeName: %s
   conditions: {ready: true, serving: true, terminating: false}
-  targetRef: {kind: Pod, name: %s, namespace: %s}`, p.Addr, p.Node.Name, p.Name, Namespace)
+  targetRef: {kind: Pod, name: %s, namespace: %s}`, addr(p), p.Node.Name, p.Name, Namespace)
 	}
 	return b.String() + "\n"
 }

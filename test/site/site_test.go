@@ -25,7 +25,7 @@ func TestObjectsAreKubernetes(t *testing.T) {
 		t.Errorf("service: got %+v", service.Spec)
 	}
 	var node corev1.Node
-	if err := yaml.UnmarshalStrict([]byte(nodeYAML("node-a", "10.244.0.0/24", netip.MustParseAddr("172.31.0.10"))), &node); err != nil {
+	if err := yaml.UnmarshalStrict([]byte(nodeYAML("node-a", []string{"10.244.0.0/24", "fd00::/64"}, []netip.Addr{netip.MustParseAddr("172.31.0.10"), netip.MustParseAddr("fd00::10")})), &node); err != nil {
 		t.Fatal(err)
 	}
 	a := &Node{Node: &netlab.Node{Name: "node-a"}}

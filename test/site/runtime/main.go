@@ -7,6 +7,7 @@
 //	runtime add|del|check CONF CONTAINER NETNS INTERFACE
 //	runtime echo ADDRESS
 //	runtime load RATE SECONDS ADDRESS
+//	runtime stream MILLISECONDS ADDRESS...
 package main
 
 import (
@@ -16,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 )
@@ -39,6 +41,12 @@ func main() {
 // run runs a verb and returns its answer, if it has one.
 func run(args []string) (any, error) {
 	switch {
+	case len(args) > 2 && args[0] == "stream":
+		every, err := strconv.Atoi(args[1])
+		if err != nil {
+			return nil, err
+		}
+		return nil, stream(time.Duration(every)*time.Millisecond, args[2:])
 	case len(args) == 5:
 		return call(args[0], args[1], &libcni.RuntimeConf{ContainerID: args[2], NetNS: args[3], IfName: args[4], Args: podArgs(args[2])})
 	case len(args) == 2 && args[0] == "echo":
@@ -54,7 +62,7 @@ func run(args []string) (any, error) {
 		}
 		return load(rate, seconds, args[3]), nil
 	}
-	return nil, errors.New("usage: runtime add|del|check|echo|load ARGUMENTS")
+	return nil, errors.New("usage: runtime add|del|check|echo|load|stream ARGUMENTS")
 }
 
 // podArgs is what a runtime tells plugins of a pod.

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package failover
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/patchbay-net/patchbay/test/netlab"
+	"github.com/patchbay-net/patchbay/test/site"
+)
+
+// slack is what a busy machine may add to a target.
+const slack = 2 * time.Second
+
+// raise raises a lab in the test's own namespaces.
+func raise(t *testing.T, nodes int) *Lab {
+	t.Helper()
+	bin := t.TempDir()
+	site.Build(t, bin)
+	l := New(t, bin, t.TempDir(), nodes)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%s", l.Tail(4000))
+		}
+	})
+	return l
+}
+
+// try runs the faults of these names, each on another node than the one before.
+func try(t *testing.T, nodes int, names ...string) {
+	netlab.Isolate(t, func(t *testing.T) {
+		l := raise(t, nodes)
+		at := 0
+		for _, f := range Faults() {
+			for _, name := range names {
+				if f.Name == name {
+					check(t, l.Try(f, at%nodes, false))
+					at++
+				}
+			}
+		}
+	})
+}
+
+// check reports a trial.
+func check(t *testing.T, trial Trial) {
+	t.Helper()
+	t.Log(trial)
+	if complaints := trial.Complaints(slack); len(complaints) > 0 {
+		t.Errorf("%s, %s:\n%s\n%s", trial.Fault.Name, trial.Node, strings.Join(complaints, "\n"), trial.History)
+	}
+}
+
+func TestThreeNodes(t *testing.T) {
+	try(t, 3, "agent restarted again and again", "agent gone for good", "SIGTERM", "drained", "carrier lost", "frames lost silently", "stopped")
+}
+
+func TestTwoNodes(t *testing.T) { try(t, 2, "agent gone for good", "cut off on all NICs") }
+
+func TestOneNode(t *testing.T) { try(t, 1, "agent restarted again and again", "agent gone for good") }
