@@ -28,8 +28,6 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/reconcile"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/noderoutes"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
-	"github.com/patchbay-net/patchbay/pkg/reconcile/noderoutes"
-	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
 )
 
 // runNode is the agent of a node. All that it has put in force stays when it
@@ -49,7 +47,6 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 		return err
 	}
 	sender := announce.NewSender(log)
-	routes := nodeRoutes(cfg, writer)
 	routes := nodeRoutes(cfg, writer)
 	r := reconcile.New(reconcile.Options{
 		Config: cfg, Datapath: dp, Writer: writer, Sender: sender, Members: announce.Static{}, Version: version(), Log: log,
@@ -91,7 +88,6 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 			r.Changed(watch.Event{Topic: watch.Lost}) // what happened before
 			return watch.Run(ctx, r.Changed)
 		},
-		"routes": func() error { return routes.Run(ctx) },
 		"routes": func() error { return routes.Run(ctx) },
 		"source": func() error { return src.Run(ctx, r.Kinds(), r.Apply) },
 	} {
