@@ -108,16 +108,6 @@ static __always_inline __u64 sum_pseudo(const struct pkt *p, __u16 len, __u8 pro
 	return sum + sum_addr(&p->t.saddr) + sum_addr(&p->t.daddr);
 }
 
-/* The IP packet's length, without a short frame's padding. */
-static __always_inline __u32 ip_length(struct __sk_buff *skb, const struct pkt *p)
-{
-	__be16 len = 0;
-
-	if (bpf_skb_load_bytes(skb, ETH_LEN + (p->family == 4 ? 2 : 4), &len, sizeof(len)))
-		return 0;
-	return bpf_ntohs(len) + (p->family == 4 ? 0 : sizeof(struct ipv6hdr));
-}
-
 /* RFC 9293, 3.10.7.1: a reset for a segment to a connection that isn't. */
 __noinline int answer_reset(struct __sk_buff *skb, struct pkt *p)
 {

@@ -225,7 +225,7 @@ __noinline int begin_flow(struct __sk_buff *skb, struct pkt *p, struct frontend 
 
 	if (!p || !fe || !s)
 		return -DROP_BUG;
-	if (p->t.proto == IPPROTO_TCP && p->tcp & TCP_RST)
+	if (p->tcp & TCP_RST)
 		return -DROP_NO_FLOW;
 	ret = admit(p, fe);
 	if (ret)

@@ -15,9 +15,10 @@
 volatile const __u32 timeout_new = 30;		/* … unanswered, any protocol */
 volatile const __u32 timeout_tcp = 20116;	/* … established: 6 h */
 volatile const __u32 timeout_tcp_fin = 112;	/* … after one FIN: 2 min */
-volatile const __u32 timeout_tcp_closing = 10;	/* … after both, or RST */
+volatile const __u32 timeout_tcp_closing = 10;	/* … after both, or RST (SCTP: ABORT) */
 volatile const __u32 timeout_udp = 168;		/* … answered: 3 min */
-volatile const __u32 timeout_other = 60;	/* … answered, ICMP and SCTP */
+volatile const __u32 timeout_sctp = 196;	/* … answered: 3.5 min; it beats each 30 s */
+volatile const __u32 timeout_other = 60;	/* … answered, ICMP */
 
 /* RST and ICMP made by us: so many a tick on each CPU. */
 volatile const __u32 reject_rate = 200;

@@ -55,12 +55,16 @@ static __always_inline bool flow_alive(const struct flow *f, __u8 proto, __u32 n
 {
 	__u32 limit = timeout_other;
 
-	if (proto == IPPROTO_TCP)
-		limit = f->flags & FLOW_CLOSING ? timeout_tcp_closing :
-			f->flags & FLOW_FIN	? timeout_tcp_fin :
-						  timeout_tcp;
+	if (f->flags & FLOW_CLOSING)
+		limit = timeout_tcp_closing;
+	else if (f->flags & FLOW_FIN)
+		limit = timeout_tcp_fin;
+	else if (proto == IPPROTO_TCP)
+		limit = timeout_tcp;
 	else if (proto == IPPROTO_UDP)
 		limit = timeout_udp;
+	else if (proto == IPPROTO_SCTP)
+		limit = timeout_sctp;
 	return service_idle(now, f->seen) <= limit;
 }
 

@@ -47,6 +47,16 @@ struct frag_hdr {
 /* Headers of the largest kind that we look at: options in IP and TCP. */
 #define HEADERS_MAX (ETH_LEN + 60 + 60)
 
+/* The IP packet's length, without a short frame's padding. */
+static __always_inline __u32 ip_length(struct __sk_buff *skb, const struct pkt *p)
+{
+	__be16 len = 0;
+
+	if (bpf_skb_load_bytes(skb, ETH_LEN + (p->family == 4 ? 2 : 4), &len, sizeof(len)))
+		return 0;
+	return bpf_ntohs(len) + (p->family == 4 ? 0 : sizeof(struct ipv6hdr));
+}
+
 /*
  * A first fragment leaves its ports for the later ones, which take them. Later
  * ones that came before stay without.

@@ -69,7 +69,7 @@ struct pkt {
 	__u8 family;	   /* 4 or 6 */
 	__u8 hook;
 	__u8 flags;	   /* enum pkt_flags */
-	__u8 tcp;	   /* TCP flags */
+	__u8 tcp;	   /* TCP flags; SCTP: INIT is a SYN, ABORT an RST */
 	__u8 type;	   /* ICMP type */
 	__u8 ttl;
 	__u8 answer;	   /* enum answer */

@@ -36,6 +36,34 @@ static __always_inline int parse_icmp(struct cursor *c, struct pkt *p)
 	return 0;
 }
 
+/* RFC 9260, 3.1 and 3.2: the common header and its first chunk. */
+struct sctp {
+	__be16 sport;
+	__be16 dport;
+	__be32 tag;
+	__le32 check;
+};
+
+#define SCTP_ABORT 6
+#define SCTP_SHUTDOWN_COMPLETE 14
+
+/* An INIT alone has no tag, and comes alone. */
+static __always_inline int parse_sctp(struct cursor *c, struct pkt *p)
+{
+	struct sctp *sctp = c->pos;
+	__u8 *chunk = (void *)(sctp + 1);
+
+	if ((void *)(sctp + 1) > c->end)
+		return -DROP_MALFORMED;
+	p->l4len = sizeof(*sctp);
+	if (!sctp->tag)
+		p->tcp = TCP_SYN;
+	else if ((void *)(chunk + 1) <= c->end &&
+		 (*chunk == SCTP_ABORT || *chunk == SCTP_SHUTDOWN_COMPLETE))
+		p->tcp = TCP_RST;
+	return 0;
+}
+
 static __always_inline int parse_transport(struct cursor *c, struct pkt *p)
 {
 	struct tcphdr *tcp = c->pos;
@@ -48,8 +76,11 @@ static __always_inline int parse_transport(struct cursor *c, struct pkt *p)
 		p->tcp = ((__u8 *)tcp)[13];
 		p->l4len = tcp->doff * 4;
 		break;
-	case IPPROTO_UDP:
 	case IPPROTO_SCTP:
+		if (parse_sctp(c, p))
+			return -DROP_MALFORMED;
+		break;
+	case IPPROTO_UDP:
 		if (c->pos + sizeof(struct udphdr) > c->end)
 			return -DROP_MALFORMED;
 		p->l4len = sizeof(struct udphdr);

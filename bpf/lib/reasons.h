@@ -32,7 +32,7 @@ enum drop_reason {
 	DROP_REWRITE = 23,	     /* the kernel refused to change the packet */
 	DROP_TTL = 24,		     /* hop limit used up */
 	DROP_NO_FLOW = 25,	     /* an ICMP error or reply that matches no flow */
-	DROP_PROTOCOL = 26,	     /* a protocol that Services don't have */
+	DROP_PROTOCOL = 26,	     /* a fragment of SCTP, whose ports would change */
 	__DROP_MAX = 27,
 };
 _Static_assert(__DROP_MAX <= 64, "the drops map has room for 64");

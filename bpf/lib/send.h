@@ -74,9 +74,16 @@ static __always_inline int set_tunnel(struct __sk_buff *skb, const struct config
 	return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags) ? -DROP_NO_ROUTE : 0;
 }
 
-/* Size of the packet's largest piece, as IP has it. */
+#define GSO_BY_FRAGS 0xffff
+
+/*
+ * Size of the packet's largest piece, as IP has it. SCTP's pieces have sizes of
+ * their own (GSO_BY_FRAGS), which its path MTU bounds: taken to fit.
+ */
 static __always_inline __u32 piece_size(struct __sk_buff *skb, const struct pkt *p)
 {
+	if (skb->gso_size == GSO_BY_FRAGS)
+		return 0;
 	if (skb->gso_size)
 		return skb->gso_size + p->l4 - ETH_LEN + p->l4len;
 	return skb->len - ETH_LEN;
@@ -216,8 +223,8 @@ __noinline int send(struct __sk_buff *skb, struct pkt *p, struct flow *f)
 
 	if (!p || !f || !cfg)
 		return -DROP_BUG;
-	if (p->t.proto == IPPROTO_SCTP && changes_ports(p, f))
-		return -DROP_PROTOCOL; /* CRC32c over all of it */
+	if (p->t.proto == IPPROTO_SCTP && p->flags & PKT_FRAGMENT && changes_ports(p, f))
+		return -DROP_PROTOCOL; /* its checksum is of a length that isn't known */
 	if (piece_size(skb, p) > MTU_SURE)
 		cut = check_size(skb, p, way_mtu(f, cfg),
 				 !at_egress(p) && !(f->flags & FLOW_REPLY));

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <linux/bpf.h>
+#include <stdbool.h>
 
 #include <bpf_helpers.h>
 
@@ -41,6 +42,12 @@ static __always_inline const struct backend *service_remembered(const struct fro
 	return b && b->service == fe->service && !(b->flags & BACKEND_GONE) ? b : NULL;
 }
 
+/* Is affinity over for a client that was idle for so many ticks? */
+static __always_inline bool service_over(const struct frontend *fe, __u32 idle)
+{
+	return (__u64)idle << TICK_SHIFT > fe->affinity * 1000000000ULL;
+}
+
 /* The backend that hash falls on, or 0. Multiply-shift: no bias worth a division. */
 static __always_inline __u32 service_pick(const struct frontend *fe, __u32 hash)
 {
@@ -59,23 +66,28 @@ static __always_inline __u32 service_pick(const struct frontend *fe, __u32 hash)
 	return id ? *id : 0;
 }
 
-/* A Service with affinity: where the client went before, else by its address. */
-static __always_inline __u32 service_affine(const struct frontend *fe, const union addr *client)
+/*
+ * A Service with affinity: where the client went before, else by its address,
+ * on which all nodes agree. Once its time is over, by the flow's hash: the next
+ * one may go elsewhere.
+ */
+static __always_inline __u32 service_affine(const struct frontend *fe, const union addr *client,
+					    __u32 hash)
 {
 	struct affinity_key key = { .client = *client, .service = fe->service };
 	struct affinity *old = bpf_map_lookup_elem(&affinities, &key);
 	struct affinity new = { .seen = service_ticks() };
-	__u64 idle;
+	bool over = false;
 
 	if (old) {
-		idle = (__u64)service_idle(new.seen, old->seen) << TICK_SHIFT;
-		if (idle <= fe->affinity * 1000000000ULL && service_remembered(fe, old->backend)) {
+		over = service_over(fe, service_idle(new.seen, old->seen));
+		if (!over && service_remembered(fe, old->backend)) {
 			if (old->seen != new.seen)
 				old->seen = new.seen;
 			return old->backend;
 		}
 	}
-	new.backend = service_pick(fe, addr_hash(client));
+	new.backend = service_pick(fe, over ? hash : addr_hash(client));
 	if (new.backend)
 		bpf_map_update_elem(&affinities, &key, &new, BPF_ANY);
 	return new.backend;
@@ -85,6 +97,6 @@ static __always_inline __u32 service_affine(const struct frontend *fe, const uni
 static __always_inline __u32 service_choose(const struct frontend *fe, const union addr *client, __u32 hash)
 {
 	if (fe->affinity)
-		return service_affine(fe, client);
+		return service_affine(fe, client, hash);
 	return service_pick(fe, hash);
 }

@@ -16,6 +16,7 @@
 #include "checksum.h"
 #include "packet.h"
 #include "parse.h"
+#include "sctp.h"
 
 #define HOP_LIMIT 7 /* offset in struct ipv6hdr */
 
@@ -34,8 +35,8 @@ static __always_inline int changes_macs(const struct flow *f)
  * ports. The helper leaves alone what a partial checksum (CHECKSUM_PARTIAL)
  * and UDP without checksum want left.
  */
-static __always_inline int translate_transport(struct __sk_buff *skb, const struct pkt *p,
-					       const struct flow *f, __u64 diff)
+static __always_inline int translate_transport(struct __sk_buff *skb, struct pkt *p,
+					       struct flow *f, __u64 diff)
 {
 	__be16 ports[2] = { f->sport, f->dport };
 	__u64 flags = 0;
@@ -55,7 +56,9 @@ static __always_inline int translate_transport(struct __sk_buff *skb, const stru
 		return bpf_l4_csum_replace(skb, p->l4 + 2, 0, sum_fold32(diff), BPF_F_PSEUDO_HDR) ?
 			       -DROP_REWRITE :
 			       0;
-	default: /* among them SCTP, whose checksum covers no addresses */
+	case IPPROTO_SCTP: /* whose checksum covers no addresses */
+		return translate_sctp(skb, p, f);
+	default:
 		return 0;
 	}
 	if (bpf_l4_csum_replace(skb, check, 0, sum_fold32(diff), flags | BPF_F_PSEUDO_HDR))

@@ -221,18 +221,11 @@ func (w wire) frame(src, dst netip.AddrPort, which which, ttl uint8) []byte {
 	case corev1.ProtocolUDP:
 		return packet.Build(w.eth, ip, packet.UDP{Src: src.Port(), Dst: dst.Port()}, packet.Payload("question"))
 	}
-	const sctp = 132
-	b := binary.BigEndian.AppendUint16(nil, src.Port())
-	b = binary.BigEndian.AppendUint16(b, dst.Port())
-	if v4, ok := ip.(packet.IPv4); ok {
-		v4.Protocol = sctp
-		ip = v4
-	} else {
-		v6, _ := ip.(packet.IPv6)
-		v6.NextHeader = sctp
-		ip = v6
+	sctp := packet.SCTP{Src: src.Port(), Dst: dst.Port(), Tag: 7}
+	if which == first {
+		sctp.Tag = 0
 	}
-	return packet.Build(w.eth, ip, packet.Payload(append(b, "tag, crc, chunks"...)))
+	return packet.Build(w.eth, ip, sctp, packet.Payload("chunks"))
 }
 
 // ends reads a frame's addresses and ports.

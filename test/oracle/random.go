@@ -227,9 +227,7 @@ func (r *Random) slicePorts(svc *corev1.Service) []discoveryv1.EndpointPort {
 	var ports []discoveryv1.EndpointPort
 	for _, p := range svc.Spec.Ports {
 		number := int32(one(r, 8080, 9090, 80))
-		if p.Protocol == corev1.ProtocolSCTP {
-			number = p.Port // the programs don't translate its ports
-		} else if r.chance(2) {
+		if r.chance(2) {
 			number = 0
 		}
 		ports = append(ports, discoveryv1.EndpointPort{Name: &p.Name, Protocol: &p.Protocol, Port: &number})

@@ -107,6 +107,8 @@ func protocol(given uint8, next Layer) uint8 {
 		return protoTCP
 	case UDP:
 		return protoUDP
+	case SCTP:
+		return protoSCTP
 	case ICMP:
 		return protoICMP
 	case ICMPv6, NDP:

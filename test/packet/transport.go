@@ -4,6 +4,7 @@ package packet
 
 import (
 	"encoding/binary"
+	"hash/crc32"
 	"net/netip"
 )
 
@@ -131,4 +132,31 @@ func (n NDP) encode(_ []byte, network addresses, _ Layer) []byte {
 		body = append(append(body, option, 1), n.LinkAddr[:]...)
 	}
 	return ICMPv6{Type: n.Type, Rest: n.Flags}.encode(body, network, nil)
+}
+
+// Chunk types of SCTP.
+const (
+	InitChunk  = 1
+	DataChunk  = 0
+	AbortChunk = 6
+)
+
+// SCTP is SCTP's common header; chunks are payload. An INIT has no tag.
+type SCTP struct {
+	Src, Dst uint16
+	Tag      uint32
+	// NoChecksum leaves zero, as a sender does whose device makes the checksum.
+	NoChecksum bool
+}
+
+func (s SCTP) encode(payload []byte, _ addresses, _ Layer) []byte {
+	b := make([]byte, 12, 12+len(payload))
+	binary.BigEndian.PutUint16(b, s.Src)
+	binary.BigEndian.PutUint16(b[2:], s.Dst)
+	binary.BigEndian.PutUint32(b[4:], s.Tag)
+	b = append(b, payload...)
+	if !s.NoChecksum {
+		binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+	}
+	return b
 }

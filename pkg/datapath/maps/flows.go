@@ -18,7 +18,7 @@ const tickShift = 30
 // Timeouts are how many ticks after its last packet a flow ends: the settings
 // of bpf/lib/config.h.
 type Timeouts struct {
-	TCP, TCPFin, TCPClosing, UDP, Other uint32
+	TCP, TCPFin, TCPClosing, UDP, SCTP, Other uint32
 }
 
 // ReadTimeouts takes the timeouts from the objects, with settings that
@@ -31,7 +31,7 @@ func ReadTimeouts(overrides map[string]any) (Timeouts, error) {
 	}
 	for name, value := range map[string]*uint32{
 		"timeout_tcp": &t.TCP, "timeout_tcp_fin": &t.TCPFin, "timeout_tcp_closing": &t.TCPClosing,
-		"timeout_udp": &t.UDP, "timeout_other": &t.Other,
+		"timeout_udp": &t.UDP, "timeout_sctp": &t.SCTP, "timeout_other": &t.Other,
 	} {
 		if override, ok := overrides[name].(uint32); ok {
 			*value = override
@@ -52,17 +52,17 @@ func ReadTimeouts(overrides map[string]any) (Timeouts, error) {
 // since now was read is no older than now.
 func (t Timeouts) alive(proto uint8, flow *objects.MapFlow, now uint32) bool {
 	limit := t.Other
-	switch proto {
-	case unix.IPPROTO_TCP:
+	switch {
+	case flow.Flags&uint8(objects.MapFlowFlagsFLOW_CLOSING) != 0:
+		limit = t.TCPClosing
+	case flow.Flags&uint8(objects.MapFlowFlagsFLOW_FIN) != 0:
+		limit = t.TCPFin
+	case proto == unix.IPPROTO_TCP:
 		limit = t.TCP
-		if flow.Flags&uint8(objects.MapFlowFlagsFLOW_FIN) != 0 {
-			limit = t.TCPFin
-		}
-		if flow.Flags&uint8(objects.MapFlowFlagsFLOW_CLOSING) != 0 {
-			limit = t.TCPClosing
-		}
-	case unix.IPPROTO_UDP:
+	case proto == unix.IPPROTO_UDP:
 		limit = t.UDP
+	case proto == unix.IPPROTO_SCTP:
+		limit = t.SCTP
 	}
 	return int64(int32(now-flow.Seen)) <= int64(limit)
 }

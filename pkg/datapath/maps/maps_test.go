@@ -315,6 +315,8 @@ func TestExpire(t *testing.T) {
 		{"closing over", 6, closing | fin, timeouts.TCPClosing + 1, false},
 		{"udp", 17, 0, timeouts.UDP, true},
 		{"udp over", 17, 0, timeouts.UDP + 1, false},
+		{"sctp", 132, 0, timeouts.SCTP, true},
+		{"sctp after an abort", 132, closing, timeouts.TCPClosing + 1, false},
 		{"icmp over", 1, 0, timeouts.Other + 1, false},
 		{"seen since", 6, 0, ^uint32(0), true}, // a tick after now
 		{"seen since, closing", 6, closing, ^uint32(0), true},
@@ -337,8 +339,8 @@ func TestExpire(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if deleted != 10 {
-		t.Errorf("want 5 flows, 10 entries deleted, got %d", deleted)
+	if deleted != 12 {
+		t.Errorf("want 6 flows, 12 entries deleted, got %d", deleted)
 	}
 	for i, c := range cases {
 		var flow objects.MapFlow

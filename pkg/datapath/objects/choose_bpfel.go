@@ -40,6 +40,7 @@ const (
 	ChooseVarRejectRate        = "reject_rate"
 	ChooseVarTimeoutNew        = "timeout_new"
 	ChooseVarTimeoutOther      = "timeout_other"
+	ChooseVarTimeoutSctp       = "timeout_sctp"
 	ChooseVarTimeoutTcp        = "timeout_tcp"
 	ChooseVarTimeoutTcpClosing = "timeout_tcp_closing"
 	ChooseVarTimeoutTcpFin     = "timeout_tcp_fin"
@@ -124,6 +125,7 @@ type ChooseVariableSpecs struct {
 	RejectRate        *ebpf.VariableSpec `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.VariableSpec `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.VariableSpec `ebpf:"timeout_other"`
+	TimeoutSctp       *ebpf.VariableSpec `ebpf:"timeout_sctp"`
 	TimeoutTcp        *ebpf.VariableSpec `ebpf:"timeout_tcp"`
 	TimeoutTcpClosing *ebpf.VariableSpec `ebpf:"timeout_tcp_closing"`
 	TimeoutTcpFin     *ebpf.VariableSpec `ebpf:"timeout_tcp_fin"`
@@ -204,6 +206,7 @@ type ChooseVariables struct {
 	RejectRate        *ebpf.Variable `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.Variable `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.Variable `ebpf:"timeout_other"`
+	TimeoutSctp       *ebpf.Variable `ebpf:"timeout_sctp"`
 	TimeoutTcp        *ebpf.Variable `ebpf:"timeout_tcp"`
 	TimeoutTcpClosing *ebpf.Variable `ebpf:"timeout_tcp_closing"`
 	TimeoutTcpFin     *ebpf.Variable `ebpf:"timeout_tcp_fin"`

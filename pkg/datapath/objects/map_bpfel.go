@@ -365,6 +365,7 @@ const (
 	MapVarRejectRate        = "reject_rate"
 	MapVarTimeoutNew        = "timeout_new"
 	MapVarTimeoutOther      = "timeout_other"
+	MapVarTimeoutSctp       = "timeout_sctp"
 	MapVarTimeoutTcp        = "timeout_tcp"
 	MapVarTimeoutTcpClosing = "timeout_tcp_closing"
 	MapVarTimeoutTcpFin     = "timeout_tcp_fin"
@@ -449,6 +450,7 @@ type MapVariableSpecs struct {
 	RejectRate        *ebpf.VariableSpec `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.VariableSpec `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.VariableSpec `ebpf:"timeout_other"`
+	TimeoutSctp       *ebpf.VariableSpec `ebpf:"timeout_sctp"`
 	TimeoutTcp        *ebpf.VariableSpec `ebpf:"timeout_tcp"`
 	TimeoutTcpClosing *ebpf.VariableSpec `ebpf:"timeout_tcp_closing"`
 	TimeoutTcpFin     *ebpf.VariableSpec `ebpf:"timeout_tcp_fin"`
@@ -530,6 +532,7 @@ type MapVariables struct {
 	RejectRate        *ebpf.Variable `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.Variable `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.Variable `ebpf:"timeout_other"`
+	TimeoutSctp       *ebpf.Variable `ebpf:"timeout_sctp"`
 	TimeoutTcp        *ebpf.Variable `ebpf:"timeout_tcp"`
 	TimeoutTcpClosing *ebpf.Variable `ebpf:"timeout_tcp_closing"`
 	TimeoutTcpFin     *ebpf.Variable `ebpf:"timeout_tcp_fin"`

@@ -48,6 +48,7 @@ const (
 	SockVarRejectRate        = "reject_rate"
 	SockVarTimeoutNew        = "timeout_new"
 	SockVarTimeoutOther      = "timeout_other"
+	SockVarTimeoutSctp       = "timeout_sctp"
 	SockVarTimeoutTcp        = "timeout_tcp"
 	SockVarTimeoutTcpClosing = "timeout_tcp_closing"
 	SockVarTimeoutTcpFin     = "timeout_tcp_fin"
@@ -140,6 +141,7 @@ type SockVariableSpecs struct {
 	RejectRate        *ebpf.VariableSpec `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.VariableSpec `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.VariableSpec `ebpf:"timeout_other"`
+	TimeoutSctp       *ebpf.VariableSpec `ebpf:"timeout_sctp"`
 	TimeoutTcp        *ebpf.VariableSpec `ebpf:"timeout_tcp"`
 	TimeoutTcpClosing *ebpf.VariableSpec `ebpf:"timeout_tcp_closing"`
 	TimeoutTcpFin     *ebpf.VariableSpec `ebpf:"timeout_tcp_fin"`
@@ -221,6 +223,7 @@ type SockVariables struct {
 	RejectRate        *ebpf.Variable `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.Variable `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.Variable `ebpf:"timeout_other"`
+	TimeoutSctp       *ebpf.Variable `ebpf:"timeout_sctp"`
 	TimeoutTcp        *ebpf.Variable `ebpf:"timeout_tcp"`
 	TimeoutTcpClosing *ebpf.Variable `ebpf:"timeout_tcp_closing"`
 	TimeoutTcpFin     *ebpf.Variable `ebpf:"timeout_tcp_fin"`

@@ -41,6 +41,7 @@ const (
 	TcUplinkVarRejectRate        = "reject_rate"
 	TcUplinkVarTimeoutNew        = "timeout_new"
 	TcUplinkVarTimeoutOther      = "timeout_other"
+	TcUplinkVarTimeoutSctp       = "timeout_sctp"
 	TcUplinkVarTimeoutTcp        = "timeout_tcp"
 	TcUplinkVarTimeoutTcpClosing = "timeout_tcp_closing"
 	TcUplinkVarTimeoutTcpFin     = "timeout_tcp_fin"
@@ -126,6 +127,7 @@ type TcUplinkVariableSpecs struct {
 	RejectRate        *ebpf.VariableSpec `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.VariableSpec `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.VariableSpec `ebpf:"timeout_other"`
+	TimeoutSctp       *ebpf.VariableSpec `ebpf:"timeout_sctp"`
 	TimeoutTcp        *ebpf.VariableSpec `ebpf:"timeout_tcp"`
 	TimeoutTcpClosing *ebpf.VariableSpec `ebpf:"timeout_tcp_closing"`
 	TimeoutTcpFin     *ebpf.VariableSpec `ebpf:"timeout_tcp_fin"`
@@ -206,6 +208,7 @@ type TcUplinkVariables struct {
 	RejectRate        *ebpf.Variable `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.Variable `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.Variable `ebpf:"timeout_other"`
+	TimeoutSctp       *ebpf.Variable `ebpf:"timeout_sctp"`
 	TimeoutTcp        *ebpf.Variable `ebpf:"timeout_tcp"`
 	TimeoutTcpClosing *ebpf.Variable `ebpf:"timeout_tcp_closing"`
 	TimeoutTcpFin     *ebpf.Variable `ebpf:"timeout_tcp_fin"`

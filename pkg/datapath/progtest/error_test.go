@@ -19,6 +19,7 @@ func TestErrors(t *testing.T) {
 	n.service(2, service{addr: vip6, port: 53, proto: 17, scopes: external, backends: []netip.AddrPort{ap(podA6, 5353)}})
 	n.service(3, service{addr: vip, port: 54, proto: 17, scopes: external, backends: []netip.AddrPort{ap(podB, 5353)}})
 	n.service(4, service{addr: clusIP, port: 53, proto: 17, scopes: cluster, backends: []netip.AddrPort{ap(podA2, 5353)}})
+	n.service(5, service{addr: clusIP, port: 36412, proto: 132, scopes: cluster, backends: []netip.AddrPort{ap(podA2, 5353)}})
 	data := packet.Payload("data")
 	router := netip.MustParseAddr("203.0.113.1")
 	v4 := func(src, dst netip.Addr) packet.IPv4 { return packet.IPv4{Src: src, Dst: dst} }
@@ -43,6 +44,9 @@ func TestErrors(t *testing.T) {
 		}
 	}
 	n.run("tc_pod_in", sentA)
+	// The quoted packet's checksum stays: there may not be all that it covers.
+	association := n.run("tc_pod_in", packet.Build(fromA, v4(podA, clusIP), packet.SCTP{Src: 4000, Dst: 36412}, initChunk)).frame
+	begun := packet.Quote(packet.Build(fromA, v4(podA, clusIP), packet.SCTP{Src: 4000, Dst: 36412}, initChunk), 28)
 	n.steps([]step{
 		{name: "from the pod", program: "tc_pod_in", verdict: redirect,
 			in:  packet.Build(fromA, v4(podA, client), unreachable, packet.Quote(atPod, 0)),
@@ -61,6 +65,9 @@ func TestErrors(t *testing.T) {
 		{name: "ClusterIP", program: "tc_pod_in", verdict: redirect,
 			in:  packet.Build(fromA2, v4(podA2, podA), unreachable, packet.Quote(atPodA2, 0)),
 			out: packet.Build(toA, v4(clusIP, podA), unreachable, packet.Quote(sentA, 0))},
+		{name: "of SCTP", program: "tc_pod_in", verdict: redirect,
+			in:  packet.Build(fromA2, v4(podA2, podA), unreachable, packet.Quote(association, 28)),
+			out: packet.Build(toA, v4(clusIP, podA), unreachable, begun)},
 		{name: "of no flow", program: "tc_pod_in", verdict: pass,
 			in: packet.Build(fromA, v4(podA, client), unreachable, packet.Quote(sentA, 0))},
 	})

@@ -314,6 +314,41 @@ func TestAffinity(t *testing.T) {
 	}
 }
 
+// Once affinity's time is over, a client's next flow may go to any backend, and
+// the ones after it stay with that. Just before, it stays.
+func TestAffinityOver(t *testing.T) {
+	n := newNode(t)
+	backends := []netip.AddrPort{ap(podA2, 80), ap(podB, 80), ap(podC, 80)}
+	n.service(1, service{addr: clusIP, port: 80, proto: 6, scopes: cluster, fe: objects.MapFrontend{Affinity: 60}, backends: backends})
+	key := objects.MapAffinityKey{Client: objects.Addr(podA), Service: 1}
+	src := uint16(2000)
+	after := func(ticks uint32) string {
+		t.Helper()
+		var v objects.MapAffinity
+		if err := n.maps["affinities"].Lookup(key, &v); err == nil {
+			v.Seen -= ticks
+			n.put("affinities", key, v)
+		}
+		src++
+		r := n.run("tc_pod_in", packet.Build(fromA, packet.IPv4{Src: podA, Dst: clusIP}, packet.TCP{Src: src, Dst: 80, Flags: packet.SYN}))
+		if r.verdict != redirect {
+			t.Fatalf("verdict %s, dropped %v", verdictName(r.verdict), r.dropped)
+		}
+		return string(r.frame[30:34])
+	}
+	seen := map[string]bool{}
+	for range 40 {
+		now := after(60) // a tick is longer than a second
+		seen[now] = true
+		if next := after(50); next != now {
+			t.Fatalf("10 s before its time was over the client went to %v, before to %v", []byte(next), []byte(now))
+		}
+	}
+	if len(seen) != 3 {
+		t.Errorf("%d backends were reached, want 3", len(seen))
+	}
+}
+
 // The addresses of Services answer echo requests.
 func TestEcho(t *testing.T) {
 	n := newNode(t)
@@ -327,24 +362,6 @@ func TestEcho(t *testing.T) {
 		{name: "LoadBalancer v6", program: "tc_uplink_in", verdict: redirect,
 			in:  packet.Build(packet.Eth{Src: routerMAC, Dst: nicMAC}, packet.IPv6{Src: cli6, Dst: vip6}, packet.ICMPv6{Type: 128, Rest: 0x00070001}, data),
 			out: packet.Build(packet.Eth{Src: nicMAC, Dst: routerMAC}, packet.IPv6{Src: vip6, Dst: cli6}, packet.ICMPv6{Type: 129, Rest: 0x00070001}, data)},
-	})
-}
-
-// SCTP's checksum covers no addresses; a port would change all of it.
-func TestSCTP(t *testing.T) {
-	n := newNode(t)
-	n.service(1, service{addr: clusIP, port: 80, proto: 132, scopes: cluster, backends: []netip.AddrPort{ap(podA2, 80)}})
-	n.service(2, service{addr: clusIP, port: 81, proto: 132, scopes: cluster, backends: []netip.AddrPort{ap(podA2, 80)}})
-	init := func(port uint16) packet.Payload {
-		b := binary.BigEndian.AppendUint16(nil, 4000)
-		return append(binary.BigEndian.AppendUint16(b, port), "tag, crc, chunks"...)
-	}
-	v4 := func(dst netip.Addr) packet.IPv4 { return packet.IPv4{Src: podA, Dst: dst, Protocol: 132} }
-	n.steps([]step{
-		{name: "same port", program: "tc_pod_in", verdict: redirect,
-			in: packet.Build(fromA, v4(clusIP), init(80)), out: packet.Build(toA2, v4(podA2), init(80))},
-		{name: "another port", program: "tc_pod_in", verdict: drop, reason: objects.MapDropReasonDROP_PROTOCOL,
-			in: packet.Build(fromA, v4(clusIP), init(81))},
 	})
 }
 
