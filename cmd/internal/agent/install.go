@@ -83,21 +83,23 @@ func cleanup(cfg config.Config, o options) error {
 		errs = append(errs, removeFile(filepath.Join(o.dir, name)))
 	}
 	errs = append(errs, removeNetwork())
-	run := filepath.Dir(cfg.Paths.Ready())
 	for _, path := range []string{cfg.Paths.AgentSocket(), cfg.Paths.Ready(), cfg.Paths.Leases(), cfg.Paths.Snapshot()} {
 		errs = append(errs, removeFile(path))
 	}
-	left, err := filepath.Glob(filepath.Join(run, filepath.Base(cfg.Paths.Leases())+"*"))
-	errs = append(errs, err)
-	for _, path := range left {
-		errs = append(errs, removeFile(path))
+	for _, path := range []string{cfg.Paths.Leases(), customRoutes(cfg)} {
+		left, err := filepath.Glob(path + "*")
+		errs = append(errs, err)
+		for _, file := range left {
+			errs = append(errs, removeFile(file))
+		}
 	}
 	return errors.Join(errs...)
 }
 
 // removeNetwork takes back what was told the kernel by netlink.
 func removeNetwork() error {
-	errs := []error{netdev.SyncRoutes(nil), netdev.RemoveLink(netdev.TunnelName), nat.Remove()}
+	_, errCustom := netdev.SyncRoutesOf(netdev.CustomProtocol, nil)
+	errs := []error{errCustom, netdev.SyncRoutes(nil), netdev.RemoveLink(netdev.TunnelName), nat.Remove()}
 	_, err := netdev.SyncNeighbours(nil)
 	errs = append(errs, err)
 	for _, is4 := range []bool{true, false} {

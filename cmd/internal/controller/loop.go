@@ -33,6 +33,7 @@ type loop struct {
 	absent    *absentees
 	addresses *addresses
 	blocks    *nodeBlocks
+	routes    *nodeRoutes
 	synced    func() // told when all has been read; may be nil
 	failures  int
 }
@@ -45,6 +46,7 @@ func newLoop(to access, class convert.Class, now func() time.Time, log *slog.Log
 		addresses: newAddresses(store, to, absent, class, now, log),
 		blocks:    newNodeBlocks(store, to, absent, log),
 	}
+	l.routes = &nodeRoutes{store: store, status: l.addresses.status}
 	l.addresses.counted = func() []loadbalancer.Usage { return l.blocks.usage }
 	return l
 }
@@ -54,6 +56,7 @@ func kinds() []source.Kind {
 	return []source.Kind{
 		source.KindService, source.KindNamespace, source.KindNode,
 		source.KindIPPool, source.KindIPAllocation, source.KindIPBlock, source.KindNodeNetworkState,
+		source.KindNodeRoute,
 	}
 }
 
@@ -112,7 +115,7 @@ func (l *loop) reconcile(ctx context.Context) time.Duration {
 	if l.synced != nil {
 		l.synced()
 	}
-	errBlocks := l.blocks.reconcile(ctx, l.now())
+	errBlocks := errors.Join(l.blocks.reconcile(ctx, l.now()), l.routes.reconcile(ctx))
 	again, err := l.addresses.reconcile(ctx, l.now())
 	err = errors.Join(err, errBlocks)
 	if err != nil && ctx.Err() == nil {
