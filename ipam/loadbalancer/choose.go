@@ -22,6 +22,10 @@ var (
 	ErrNoPool    = errors.New("no pool")             // none has such addresses, or none admits it
 	ErrExhausted = errors.New("no free address")     // the pools that would do are full
 	ErrInUse     = errors.New("address is not free") // the requested one
+	ErrSearching = errors.New("searching the network for other machines with")
+
+	// ErrConflict is an ErrInUse by a machine that isn't ours.
+	ErrConflict = fmt.Errorf("%w", ErrInUse)
 
 	errNoFamily = fmt.Errorf("%w", ErrNoPool) // that has addresses of the family
 )
@@ -159,8 +163,8 @@ func (p *planner) chooseRequested(svc *Service, addr netip.Addr) (choice, error)
 	case r == nil || p.mayJoin(r, svc):
 		return choice{addr: addr, pool: pool.Name}, nil
 	case r.State == Conflicted:
-		return choice{}, fmt.Errorf("%w: another machine on the network uses %s", ErrInUse, addr)
-	case r.State == Active:
+		return choice{}, fmt.Errorf("%w: another machine on the network uses %s%s", ErrConflict, addr, p.by(r))
+	case r.State.owned():
 		return choice{}, fmt.Errorf("%w: %s is that of %s", ErrInUse, addr, join(r.Owners))
 	case slices.Contains(r.Owners, svc.Name):
 		return choice{addr: addr, pool: pool.Name}, nil
@@ -168,6 +172,17 @@ func (p *planner) chooseRequested(svc *Service, addr netip.Addr) (choice, error)
 		return choice{}, fmt.Errorf("%w: %s was freed just now by %s", ErrInUse, addr, join(r.Owners))
 	}
 	return choice{addr, pool.Name, p.rested(r) < pool.CoolDown}, nil
+}
+
+// by says who answered for a conflicted address, if that is known.
+func (p *planner) by(r *Record) string {
+	if p.search == nil {
+		return ""
+	}
+	if finding := p.search(*r); finding.By != "" {
+		return " (" + finding.By + ")"
+	}
+	return ""
 }
 
 func join(names []Name) string {
@@ -235,7 +250,7 @@ func describe(pools []*Pool, is4 bool) string {
 // the same key, no port in common, and no policy Local, whose announcing node
 // depends on each Service's own endpoints.
 func (p *planner) mayJoin(r *Record, svc *Service) bool {
-	if r.State != Active {
+	if !r.State.owned() {
 		return false
 	}
 	if slices.Contains(r.Owners, svc.Name) {

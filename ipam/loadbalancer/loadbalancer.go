@@ -10,6 +10,10 @@
 //	// 1. write result.Put, 2. put result.Assignments into the Services' status,
 //	// 3. write result.Release, delete result.Forget
 //
+// An address that nobody has had is Reserved first, while the network is searched
+// for other machines with it; Input.Search tells how that goes. Only then its
+// owners have it; until then they keep the one that they had.
+//
 // What it holds to: an address has one owner, or several that share it by key
 // with different ports; an owner keeps its address for as long as it doesn't
 // ask for another one, whatever becomes of the pool; a Service made again by
@@ -90,7 +94,28 @@ const (
 	Active     State = iota // its owners have it
 	Cooling                 // freed, with its last owners remembered
 	Conflicted              // in use by a machine that isn't ours
+	Reserved                // its owners' as soon as the network has been searched
 )
+
+// owned tells whether the record's owners are its present ones.
+func (s State) owned() bool { return s == Active || s == Reserved }
+
+// Search is how far the search for other machines with an address has come.
+type Search uint8
+
+// The stages of a search.
+const (
+	Searching  Search = iota // not known yet
+	Free                     // nobody has it
+	Occupied                 // another machine has it
+	Impossible               // nobody can tell: it is taken as free
+)
+
+// Finding is what is known of a search, and By whom it was answered, as text.
+type Finding struct {
+	Search Search
+	By     string
+}
 
 // Record is the durable record of one address.
 type Record struct {
@@ -108,7 +133,10 @@ type Input struct {
 	Pools    []Pool
 	Services []Service
 	Records  []Record
-	Taken    []netip.Addr // never to be given: of nodes, externalIPs, conflicts
+	Taken    []netip.Addr // never to be given: of nodes and of their networks, externalIPs
+	// Search tells what was found of a Reserved or Conflicted record's address; if
+	// nil, addresses are given without a search.
+	Search func(Record) Finding
 }
 
 // Assignment is what a Service has. Reason says why it lacks something that it
@@ -117,12 +145,23 @@ type Assignment struct {
 	Service Name
 	Addrs   []netip.Addr // IPv4 first
 	Reason  error
+	Strays  []netip.Addr // of Addrs, those that no pool has any more
+}
+
+// Conflict is an address that was found to be another machine's, and the
+// Services that were to have it.
+type Conflict struct {
+	Addr   netip.Addr
+	Pool   string
+	Owners []Name
+	By     string
 }
 
 // Usage counts the addresses of a pool.
 type Usage struct {
 	Pool                    string
 	Total, Used, Conflicted uint64
+	Strays                  uint64 // given out of the pool, which has them no more
 }
 
 // Result is what to do, and in which order.
@@ -132,5 +171,6 @@ type Result struct {
 	Release     []Record     // then: what is no longer in use
 	Forget      []netip.Addr // and these records can be deleted
 	Usage       []Usage      // of each pool, sorted
+	Conflicts   []Conflict   // new ones, sorted
 	Early       int          // addresses given before they had rested in full
 }

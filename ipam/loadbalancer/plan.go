@@ -27,7 +27,7 @@ func Plan(in Input) Result {
 	p.changes(&result)
 	result.Forget = p.forget()
 	result.Usage = p.usage()
-	result.Early = p.early
+	result.Conflicts, result.Early = p.conflicts, p.early
 	return result
 }
 
@@ -43,7 +43,10 @@ type planner struct {
 	shared   map[string][]netip.Addr // by key, what may be shared
 	cursors  map[cursor]netip.Addr   // all before it has been given out once
 	taken    map[netip.Addr]bool
-	early    int
+	search   func(Record) Finding
+
+	conflicts []Conflict
+	early     int
 }
 
 type cursor struct {
@@ -63,6 +66,7 @@ func newPlanner(in Input) *planner {
 		shared:   map[string][]netip.Addr{},
 		cursors:  map[cursor]netip.Addr{},
 		taken:    map[netip.Addr]bool{},
+		search:   in.Search,
 	}
 	slices.SortFunc(p.pools, func(a, b Pool) int {
 		return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Name, b.Name))
@@ -74,13 +78,41 @@ func newPlanner(in Input) *planner {
 		p.before[r.Addr] = r
 		own := r
 		own.Owners = slices.SortedFunc(slices.Values(r.Owners), Name.compare)
-		p.records[r.Addr] = &own
-		p.index(&own)
+		if p.found(&own) {
+			p.records[r.Addr] = &own
+			p.index(&own)
+		}
 	}
+	slices.SortFunc(p.conflicts, func(a, b Conflict) int { return a.Addr.Compare(b.Addr) })
 	for _, addr := range in.Taken {
 		p.taken[addr] = true
 	}
 	return p
+}
+
+// found enters what the search found, and returns whether there is still
+// something to remember of the address.
+func (p *planner) found(r *Record) bool {
+	if r.State != Reserved && r.State != Conflicted {
+		return true
+	}
+	finding := Finding{Search: Impossible}
+	if p.search != nil {
+		finding = p.search(*r)
+	} else if r.State == Conflicted {
+		finding.Search = Occupied
+	}
+	switch {
+	case r.State == Conflicted:
+		return finding.Search != Free
+	case finding.Search == Occupied:
+		// Since stays: it says which search it was that found the conflict.
+		p.conflicts = append(p.conflicts, Conflict{r.Addr, r.Pool, r.Owners, finding.By})
+		r.State, r.Owners, r.SharingKey = Conflicted, nil, ""
+	case finding.Search != Searching:
+		r.State, r.Since = Active, p.now
+	}
+	return true
 }
 
 // index notes who has, or had, an address.
@@ -127,7 +159,7 @@ func (p *planner) adopt() {
 				continue
 			}
 			if r := p.records[addr]; r == nil || p.mayJoin(r, svc) {
-				p.take(addr, pool.Name, svc)
+				p.take(addr, pool.Name, svc, Active)
 			}
 		}
 	}
@@ -145,7 +177,7 @@ func (p *planner) poolOf(addr netip.Addr) *Pool {
 // releaseStrangers frees what Services have that are no longer there.
 func (p *planner) releaseStrangers() {
 	for _, r := range p.records {
-		if r.State != Active {
+		if !r.State.owned() {
 			continue
 		}
 		for _, owner := range slices.Clone(r.Owners) {
@@ -156,7 +188,7 @@ func (p *planner) releaseStrangers() {
 	}
 }
 
-// release takes an owner from an active record. The last one is remembered.
+// release takes an owner from a record. The last one is remembered.
 func (p *planner) release(r *Record, owner Name) {
 	p.has[owner] = slices.DeleteFunc(p.has[owner], func(a netip.Addr) bool { return a == r.Addr })
 	if len(r.Owners) > 1 {
@@ -167,10 +199,11 @@ func (p *planner) release(r *Record, owner Name) {
 	p.had[owner] = append(p.had[owner], r.Addr)
 }
 
-// take makes svc an owner of the address.
-func (p *planner) take(addr netip.Addr, pool string, svc *Service) {
+// take makes svc an owner of the address, which is in that state if it had no
+// owner before.
+func (p *planner) take(addr netip.Addr, pool string, svc *Service, state State) {
 	r := p.records[addr]
-	if r != nil && r.State == Active {
+	if r != nil && r.State.owned() {
 		if !slices.Contains(r.Owners, svc.Name) {
 			r.Owners = append(slices.Clone(r.Owners), svc.Name)
 			slices.SortFunc(r.Owners, Name.compare)
@@ -178,7 +211,7 @@ func (p *planner) take(addr netip.Addr, pool string, svc *Service) {
 		}
 		return
 	}
-	r = &Record{Addr: addr, Pool: pool, Owners: []Name{svc.Name}, SharingKey: svc.SharingKey, State: Active, Since: p.now}
+	r = &Record{Addr: addr, Pool: pool, Owners: []Name{svc.Name}, SharingKey: svc.SharingKey, State: state, Since: p.now}
 	p.records[addr] = r
 	p.index(r)
 }
@@ -190,7 +223,7 @@ func (p *planner) changes(result *Result) {
 		r, old := *p.records[addr], p.before[addr]
 		switch {
 		case same(r, old):
-		case r.State == Active && (old.State != Active || gains(r, old) || r.SharingKey != old.SharingKey):
+		case r.State.owned() && (r.State != old.State || gains(r, old) || r.SharingKey != old.SharingKey):
 			result.Put = append(result.Put, r)
 		default:
 			result.Release = append(result.Release, r)
@@ -207,9 +240,21 @@ func gains(r, old Record) bool {
 	return slices.ContainsFunc(r.Owners, func(n Name) bool { return !slices.Contains(old.Owners, n) })
 }
 
-// forget returns the freed addresses that need no memory: the longest-rested
-// beyond what is remembered.
+// forget returns the addresses that need no memory: conflicts that are over,
+// and of the freed ones the longest-rested beyond what is remembered.
 func (p *planner) forget() []netip.Addr {
+	var addrs []netip.Addr
+	for addr := range p.before {
+		if p.records[addr] == nil {
+			addrs = append(addrs, addr)
+		}
+	}
+	addrs = append(addrs, p.forgetCooling()...)
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return addrs
+}
+
+func (p *planner) forgetCooling() []netip.Addr {
 	var cooling []*Record
 	for _, r := range p.records {
 		if r.State == Cooling {
@@ -228,7 +273,6 @@ func (p *planner) forget() []netip.Addr {
 			addrs = append(addrs, r.Addr)
 		}
 	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
 	return addrs
 }
 
@@ -260,6 +304,9 @@ func (p *planner) usage() []Usage {
 		for addr, r := range p.records {
 			switch {
 			case !pool.contains(addr):
+				if r.State.owned() && r.Pool == pool.Name {
+					u.Strays++
+				}
 			case r.State == Conflicted:
 				u.Conflicted++
 				u.Used++

@@ -11,7 +11,8 @@ import (
 )
 
 // settle gives a Service what it wants, as far as possible, and takes back what
-// it no longer wants. It keeps an address until there is another in its place.
+// it no longer wants. It keeps an address until there is another in its place
+// that the network has been searched for.
 func (p *planner) settle(svc *Service) Assignment {
 	before := slices.Clone(p.has[svc.Name])
 	chosen, reasons := p.wanted(svc)
@@ -19,30 +20,75 @@ func (p *planner) settle(svc *Service) Assignment {
 		chosen = slices.DeleteFunc(chosen, func(c choice) bool { return !slices.Contains(before, c.addr) })
 	}
 	a := Assignment{Service: svc.Name}
+	var pending []netip.Addr
 	for _, c := range chosen {
 		if !slices.Contains(before, c.addr) {
-			p.take(c.addr, c.pool, svc)
+			p.take(c.addr, c.pool, svc, p.first())
 			if c.early {
 				p.early++
 			}
 		}
-		a.Addrs = append(a.Addrs, c.addr)
+		if p.records[c.addr].State != Reserved {
+			a.Addrs = append(a.Addrs, c.addr)
+			continue
+		}
+		pending = append(pending, c.addr)
+		reasons = append(reasons, fmt.Errorf("%w %s", ErrSearching, c.addr))
+		if old := p.meanwhile(svc, c.addr); old.IsValid() {
+			a.Addrs = append(a.Addrs, old)
+		}
 	}
+	p.settleRecords(svc, before, slices.Concat(a.Addrs, pending))
+	if svc.All && len(pending) > 0 {
+		a.Addrs = slices.DeleteFunc(a.Addrs, func(addr netip.Addr) bool { return !slices.Contains(svc.Status, addr) })
+	}
+	for _, addr := range a.Addrs {
+		if p.poolOf(addr) == nil {
+			a.Strays = append(a.Strays, addr)
+		}
+	}
+	if len(a.Addrs)+len(pending) > 0 && !svc.All {
+		// One family is enough where no pool has the other.
+		reasons = slices.DeleteFunc(reasons, func(err error) bool { return errors.Is(err, errNoFamily) })
+	}
+	a.Reason = errors.Join(reasons...)
+	return a
+}
+
+// first is the state of an address that gets its first owner.
+func (p *planner) first() State {
+	if p.search == nil {
+		return Active
+	}
+	return Reserved
+}
+
+// meanwhile returns the address that svc has in place of one that the network
+// is searched for.
+func (p *planner) meanwhile(svc *Service, pending netip.Addr) netip.Addr {
+	held := slices.DeleteFunc(p.held(svc.Name, pending.Is4()), func(addr netip.Addr) bool { return p.records[addr].State != Active })
+	for _, addr := range held {
+		if slices.Contains(svc.Status, addr) {
+			return addr
+		}
+	}
+	if len(held) > 0 {
+		return held[0]
+	}
+	return netip.Addr{}
+}
+
+// settleRecords frees what svc had and isn't to have, and enters its key.
+func (p *planner) settleRecords(svc *Service, before, stays []netip.Addr) {
 	for _, addr := range before {
 		r := p.records[addr]
-		if !slices.Contains(a.Addrs, addr) {
+		if !slices.Contains(stays, addr) {
 			p.release(r, svc.Name)
 		} else if len(r.Owners) == 1 && r.SharingKey != svc.SharingKey {
 			r.SharingKey = svc.SharingKey
 			p.shared[svc.SharingKey] = append(p.shared[svc.SharingKey], addr)
 		}
 	}
-	if len(a.Addrs) > 0 && !svc.All {
-		// One family is enough where no pool has the other.
-		reasons = slices.DeleteFunc(reasons, func(err error) bool { return errors.Is(err, errNoFamily) })
-	}
-	a.Reason = errors.Join(reasons...)
-	return a
 }
 
 // wanted returns the addresses that svc is to have, and why it lacks others.
@@ -109,16 +155,21 @@ func requested(svc *Service, is4 bool) netip.Addr {
 }
 
 // keep returns which of the addresses that svc has of a family stays: the
-// requested one, else what its status says, else the lowest.
+// requested one, else one that is as it wants, what its status says first, else
+// the lowest.
 func (p *planner) keep(svc *Service, is4 bool, request netip.Addr) netip.Addr {
 	rank := func(addr netip.Addr) int {
-		switch {
-		case addr == request:
-			return 0
-		case slices.Contains(svc.Status, addr):
-			return 1
+		rank := 0
+		if addr != request {
+			rank += 4
 		}
-		return 2
+		if !p.satisfies(addr, svc, request) {
+			rank += 2
+		}
+		if !slices.Contains(svc.Status, addr) {
+			rank++
+		}
+		return rank
 	}
 	held := p.held(svc.Name, is4)
 	if len(held) == 0 {
