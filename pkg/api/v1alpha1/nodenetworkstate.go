@@ -67,6 +67,17 @@ type NodeNetworkStateStatus struct {
 	// +listType=map
 	// +listMapKey=address
 	Announcements []AnnouncementState `json:"announcements,omitempty"`
+	// Probes are the searches for other machines with addresses that are reserved,
+	// or were found in use.
+	// +optional
+	// +listType=map
+	// +listMapKey=address
+	Probes []ProbeState `json:"probes,omitempty"`
+	// Conflicts are the addresses announced by this node that other machines claim.
+	// +optional
+	// +listType=map
+	// +listMapKey=address
+	Conflicts []AddressConflict `json:"conflicts,omitempty"`
 	// Conditions: Ready, and one for each thing that is wrong.
 	// +optional
 	// +listType=map
@@ -162,6 +173,33 @@ type AnnouncementState struct {
 	// Interfaces it is announced on.
 	// +listType=set
 	Interfaces []string `json:"interfaces"`
+}
+
+// ProbeResult is how a search ended.
+//
+// +kubebuilder:validation:Enum=Free;Conflict
+type ProbeResult string
+
+// The results of a search.
+const (
+	ProbeFree     ProbeResult = "Free"     // nobody has the address
+	ProbeConflict ProbeResult = "Conflict" // another machine has it
+)
+
+// ProbeState is the search for other machines with an address.
+type ProbeState struct {
+	Address string `json:"address"`
+	// Since is that of the IPAllocation that was searched for: what was found for
+	// an earlier one says nothing.
+	Since metav1.Time `json:"since"`
+	// Result of the search.
+	Result ProbeResult `json:"result"`
+	// MAC is the hardware address that answered.
+	// +optional
+	MAC string `json:"mac,omitempty"`
+	// Message says what else was noticed.
+	// +optional
+	Message string `json:"message,omitempty"`
 }
 
 // Default sets what is left out: nothing.
