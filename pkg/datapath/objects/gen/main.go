@@ -128,14 +128,15 @@ func (c *compiler) compile(source, dir string) error {
 		"run", "github.com/cilium/ebpf/cmd/bpf2go", "-cc", c.clang, "-target", "bpfel",
 		"-go-package", "objects", "-output-dir", dir, "-output-stem", stem,
 	}
-	types, err := typesOf(stem)
-	if err != nil {
-		return err
-	}
-	for _, name := range types {
-		args = append(args, "-type", name)
-	}
-	if stem != "map" {
+	if stem == "map" {
+		types, err := enumNames("bpf/lib/types.h", "bpf/lib/flowtypes.h", "bpf/lib/reasons.h")
+		if err != nil {
+			return err
+		}
+		for _, name := range types {
+			args = append(args, "-type", name)
+		}
+	} else {
 		args = append(args, "-no-global-types")
 	}
 	args = append(args, identifier(stem), source, "--")
@@ -145,17 +146,6 @@ func (c *compiler) compile(source, dir string) error {
 		return fmt.Errorf("compile %s: %w\n%s", source, err, out)
 	}
 	return nil
-}
-
-// typesOf are the types that Go needs of an object, beside its maps' own.
-func typesOf(stem string) ([]string, error) {
-	switch stem {
-	case "map":
-		return enumNames("bpf/lib/types.h", "bpf/lib/flowtypes.h", "bpf/lib/reasons.h")
-	case "trace":
-		return []string{"step", "pkt", "flow_key", "flow", "frontend", "addr", "sent", "came", "dropped", "hook", "pkt_flags"}, nil
-	}
-	return nil, nil
 }
 
 // enumNames lists the named enums of the headers: their Go constants are
