@@ -3,9 +3,14 @@
 package failover
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -62,16 +67,41 @@ func signal(s syscall.Signal) func(*Lab, *Machine) func() {
 	}
 }
 
-// KillAgent ends the agent with a signal.
+// KillAgent ends the agent with a signal, also a stopped one.
 func (m *Machine) KillAgent(s syscall.Signal) {
 	_ = m.Agent().Signal(s)
-	_ = m.Agent().Signal(syscall.SIGCONT) // it may have been stopped
-	_ = m.Agent().Wait()
+	m.continueAgent()
+	for {
+		select {
+		case <-m.Agent().Done():
+			return
+		case <-time.After(10 * time.Millisecond):
+			m.continueAgent()
+		}
+	}
+}
+
+// continueAgent has a stopped agent go on, and nsenter, which waits for it and
+// stops itself with it.
+func (m *Machine) continueAgent() {
+	pid := m.Agent().PID()
+	_ = m.Agent().Signal(syscall.SIGCONT)
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return // it has ended
+	}
+	for line := range strings.Lines(string(text)) {
+		if parent, ok := strings.CutPrefix(line, "PPid:"); ok {
+			if ppid, err := strconv.Atoi(strings.TrimSpace(parent)); err == nil && ppid > 1 && ppid != os.Getpid() {
+				_ = syscall.Kill(ppid, syscall.SIGCONT)
+			}
+		}
+	}
 }
 
 func hang(l *Lab, m *Machine) func() {
 	_ = m.Agent().Signal(syscall.SIGSTOP)
-	return func() { _ = m.Agent().Signal(syscall.SIGCONT) }
+	return m.continueAgent
 }
 
 func drain(l *Lab, m *Machine) func() {
@@ -80,55 +110,35 @@ func drain(l *Lab, m *Machine) func() {
 }
 
 func carrier(l *Lab, m *Machine) func() {
-	l.change(func() error { l.setCarrier(m, false); return nil })
-	return func() { l.change(func() error { l.setCarrier(m, true); return nil }) }
+	l.change(func() { m.noCarrier = true })
+	return func() { l.change(func() { m.noCarrier = false }) }
 }
 
 func silent(l *Lab, m *Machine) func() {
-	l.change(func() error { return l.External.Group(map[string]int{m.external: m.alone()}) })
-	return func() { l.change(func() error { return l.External.Group(map[string]int{m.external: 0}) }) }
+	l.change(func() { m.outside = m.alone() })
+	return func() { l.change(func() { m.outside = 0 }) }
 }
 
 func cutOff(l *Lab, m *Machine) func() {
-	l.isolate(m, m.alone())
-	return func() { l.isolate(m, 0) }
+	l.change(func() { m.inside, m.outside = m.alone(), m.alone() })
+	return func() { l.change(func() { m.inside, m.outside = 0, 0 }) }
 }
 
 // stopped is a machine that stands still: nothing runs, nothing is answered.
 func stopped(l *Lab, m *Machine) func() {
-	l.isolate(m, m.alone())
-	l.freeze(m, true)
-	return func() {
-		l.freeze(m, false)
-		l.isolate(m, 0)
-	}
+	l.change(func() { m.stopped = true })
+	return func() { l.change(func() { m.stopped = false }) }
 }
 
 // alone is a group that only this machine is ever in.
-func (m *Machine) alone() int { return 100 + int(m.mac[5])<<8 + int(m.mac[4]) }
-
-// isolate puts both of a machine's ports into a group.
-func (l *Lab) isolate(m *Machine, group int) {
-	l.change(func() error {
-		if err := l.Internal.Group(map[string]int{m.internal: group}); err != nil {
-			return err
-		}
-		return l.External.Group(map[string]int{m.external: group})
-	})
-}
-
-// setCarrier sets the external NIC's carrier, from the switch's side.
-func (l *Lab) setCarrier(m *Machine, up bool) {
-	m.noCarrier = !up
-	if up {
-		l.External.Net.Up(l.tb, m.external)
-	} else {
-		l.External.Net.Down(l.tb, m.external)
-	}
-}
+func (m *Machine) alone() int { return 100 + slices.Index(m.lab.machines, m) }
 
 // freeze stops all processes of a machine, or lets them go on.
 func (l *Lab) freeze(m *Machine, on bool) {
+	if m.frozen == on {
+		return
+	}
+	m.frozen = on
 	state := "0"
 	if on {
 		state = "1"
@@ -138,7 +148,7 @@ func (l *Lab) freeze(m *Machine, on bool) {
 	}
 	netlab.WaitFor(l.tb, 5*time.Second, "frozen "+state, func() error {
 		text, err := os.ReadFile(filepath.Join(m.Cgroup, "cgroup.events"))
-		if err == nil && !containsLine(text, "frozen "+state) {
+		if err == nil && !bytes.Contains(text, []byte("frozen "+state+"\n")) {
 			err = fmt.Errorf("%s", text)
 		}
 		return err
@@ -148,27 +158,57 @@ func (l *Lab) freeze(m *Machine, on bool) {
 // span is when a machine's frames could reach the clients; it has no end yet if that is 0.
 type span struct{ from, to time.Duration }
 
-// change changes who reaches whom, and notes since and until when each machine's
-// frames reach the clients' segment.
-func (l *Lab) change(f func() error) {
+// change changes the state of machines and brings switches and processes in line
+// with it: a machine's processes stop after its frames do, and go on before. It
+// notes since and until when each machine's frames reach the clients' segment.
+func (l *Lab) change(f func()) {
 	l.tb.Helper()
-	if err := f(); err != nil {
+	f()
+	inside, outside := map[string]int{}, map[string]int{}
+	for _, m := range l.machines {
+		if !m.stopped {
+			l.freeze(m, false)
+		}
+		inside[m.internal], outside[m.external] = m.inside, m.outside
+		if m.stopped {
+			inside[m.internal], outside[m.external] = m.alone(), m.alone()
+		}
+		l.setCarrier(m, !m.noCarrier)
+	}
+	if err := errors.Join(l.External.Group(outside), l.Internal.Group(inside)); err != nil {
 		l.tb.Fatalf("change the switches: %v", err)
 	}
-	now := Now()
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.note(Now())
 	for _, m := range l.machines {
-		l.note(m, !m.noCarrier && l.External.Reaches(m.external), now)
+		if m.stopped {
+			l.freeze(m, true)
+		}
 	}
 }
 
-// note notes whether a machine's frames reach the clients from now on.
-func (l *Lab) note(m *Machine, reaches bool, now time.Duration) {
-	last := len(m.reached) - 1
-	if open := last >= 0 && m.reached[last].to == 0; open && !reaches {
-		m.reached[last].to = now
-	} else if !open && reaches {
-		m.reached = append(m.reached, span{from: now})
+// setCarrier sets the external NIC's carrier, from the switch's side.
+func (l *Lab) setCarrier(m *Machine, up bool) {
+	if m.carrier == up {
+		return
+	}
+	if m.carrier = up; up {
+		l.External.Net.Up(l.tb, m.external)
+	} else {
+		l.External.Net.Down(l.tb, m.external)
+	}
+}
+
+// note notes whose frames reach the clients from now on.
+func (l *Lab) note(now time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range l.machines {
+		last := len(m.reached) - 1
+		reaches, open := m.carrier && l.External.Reaches(m.external), last >= 0 && m.reached[last].to == 0
+		if open && !reaches {
+			m.reached[last].to = now
+		} else if !open && reaches {
+			m.reached = append(m.reached, span{from: now})
+		}
 	}
 }

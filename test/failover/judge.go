@@ -3,7 +3,6 @@
 package failover
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -116,8 +115,4 @@ func join(names []string) string {
 	}
 	slices.Sort(names)
 	return strings.Join(names, " and ")
-}
-
-func containsLine(text []byte, line string) bool {
-	return slices.ContainsFunc(bytes.Split(text, []byte("\n")), func(l []byte) bool { return string(l) == line })
 }

@@ -73,8 +73,14 @@ type Machine struct {
 	Name               string
 	internal, external string // ports
 	mac                [6]byte
-	noCarrier          bool
-	reached            []span // guarded by the lab's mu
+	lab                *Lab
+
+	// What it is to be like: its groups at the switches, 0 with the clients.
+	inside, outside    int
+	noCarrier, stopped bool
+	// What it is like.
+	carrier, frozen bool
+	reached         []span // guarded by the lab's mu
 }
 
 // New raises a lab with so many nodes and waits until every address is answered
@@ -98,7 +104,7 @@ func New(tb netlab.TB, bin, dir string, nodes int) *Lab {
 		m.WaitReady()
 	}
 	l.machines[0].StartController()
-	l.change(func() error { return nil })
+	l.change(func() {})
 	l.serve()
 	l.Observer = newObserver(l)
 	l.WaitSettled(60 * time.Second)
@@ -125,7 +131,7 @@ func (l *Lab) raiseRouter() {
 
 // raiseMachine raises a node with a leg on each switch.
 func (l *Lab) raiseMachine(name string, i int) {
-	m := &Machine{Name: name}
+	m := &Machine{Name: name, lab: l, carrier: true}
 	machine := netlab.StartNode(l.tb, name)
 	m.internal = l.Internal.Join(l.tb, machine.Net, "eth0")
 	m.external = l.External.Join(l.tb, machine.Net, "eth1")

@@ -47,8 +47,8 @@ func (l *Lab) Try(f Fault, i int, home bool) Trial {
 	heal := f.Inject(l, m)
 	t.await(l, i, begin)
 	time.Sleep(aftermath)
-	mark := Now()
 	heal()
+	mark := Now()
 	if home {
 		l.waitHome(i, homecoming)
 	}
@@ -66,17 +66,16 @@ func (l *Lab) Try(f Fault, i int, home bool) Trial {
 // await waits until the addresses have moved, if they have to, and notes when.
 func (t *Trial) await(l *Lab, i int, begin time.Duration) {
 	moves := !t.Fault.Stays && len(l.machines) > 1
-	for _, addr := range l.Services[i].Addrs() {
-		err := netlab.Poll(patience, func() error {
-			by := l.Observer.Answering(addr)
-			if single := l.machine(by) != nil; !single || moves == (by == t.Node) {
+	err := netlab.Poll(patience, func() error {
+		for _, addr := range l.Services[i].Addrs() {
+			if by := l.Observer.Answering(addr); l.machine(by) == nil || moves == (by == t.Node) {
 				return fmt.Errorf("%s is answered by %s", addr, by)
 			}
-			return nil
-		})
-		if err != nil {
-			t.Wrong = append(t.Wrong, err.Error())
 		}
+		return nil
+	})
+	if err != nil {
+		t.Wrong = append(t.Wrong, err.Error())
 	}
 	if moves {
 		t.Moved = Now() - begin
