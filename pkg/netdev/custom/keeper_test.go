@@ -141,7 +141,9 @@ func TestKeeper(t *testing.T) {
 				t.Fatal(err)
 			}
 			h.awaits(t, "10.5.0.0/16 via 192.168.20.1")
-			given := func(now []Record) []Record { return slices.DeleteFunc(now, func(r Record) bool { return r.Object != "" }) }
+			given := func(now []Record) []Record {
+				return slices.DeleteFunc(now, func(r Record) bool { return r.Object != "" })
+			}
 			if err := h.keeper.Replace(given); err != nil || strings.Contains(h.routes(t), "10.5.0.0") {
 				t.Errorf("left: %v %s", err, h.routes(t))
 			}

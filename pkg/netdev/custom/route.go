@@ -37,7 +37,9 @@ func (r Route) String() string {
 }
 
 // Names tells whether interface and destination are the route's.
-func (r Route) Names(iface string, dst netip.Prefix) bool { return r.Interface == iface && r.Dst == dst }
+func (r Route) Names(iface string, dst netip.Prefix) bool {
+	return r.Interface == iface && r.Dst == dst
+}
 
 // Record is a route with where it comes from.
 type Record struct {

@@ -66,28 +66,68 @@ func (k Keeper) believeNoRouter(bridge string) error {
 	return k.Sysctls.Ensure(key, "0")
 }
 
-// ensureExternal makes the external bridge and enslaves its port.
-func ensureExternal(s Switch, state *State) error {
+// ensureExternal makes the external bridge and enslaves its port, or a VLAN of it.
+func (k Keeper) ensureExternal(s Switch, state *State) error {
 	port, err := findPort(s.Port)
 	if err != nil {
 		return err
 	}
-	if err := releaseOtherPort(s.Port); err != nil {
+	if err := s.checkVLAN(port); err != nil {
 		return err
 	}
-	state.MTU = cmp.Or(s.MTU, port.Attrs().MTU)
+	if err := releaseOthers(s.uplink()); err != nil {
+		return err
+	}
+	state.MTU, err = s.mtuOn(port)
+	if err != nil {
+		return err
+	}
 	bridge, err := ensureBridge(ExternalBridge, port.Attrs().HardwareAddr, state.MTU)
 	if err != nil {
 		return err
 	}
-	if err := netlink.LinkSetUp(port); err != nil {
-		return fmt.Errorf("set port %s up: %w", s.Port, err)
-	}
-	if err := enslave(port, bridge); err != nil {
+	if err := rememberPort(bridge, port, s.VLAN); err != nil {
 		return err
 	}
-	state.Uplink = s.Port
+	uplink, err := raiseUplink(port, s.VLAN, state.MTU)
+	if err != nil {
+		return err
+	}
+	if err := k.carrySysctls(uplink.Attrs().Name, bridge.Attrs().Name); err != nil {
+		return err
+	}
+	if err := enslave(uplink, bridge); err != nil {
+		return err
+	}
+	state.Uplink = uplink.Attrs().Name
 	return nil
+}
+
+// mtuOn is the switch's MTU: as declared, else that of what is enslaved.
+func (s Switch) mtuOn(port netlink.Link) (int, error) {
+	own, err := findLink(s.uplink())
+	if err != nil || own == nil {
+		return cmp.Or(s.MTU, port.Attrs().MTU), err
+	}
+	return cmp.Or(s.MTU, own.Attrs().MTU), nil
+}
+
+// raiseUplink sets a port, and the VLAN of it that the switch is of, up and wide
+// enough, and returns what is to be enslaved.
+func raiseUplink(port netlink.Link, vlan, mtu int) (netlink.Link, error) {
+	name := port.Attrs().Name
+	if port.Attrs().MTU < mtu {
+		if err := netlink.LinkSetMTU(port, mtu); err != nil {
+			return nil, fmt.Errorf("port %s can't carry MTU %d: %w", name, mtu, err)
+		}
+	}
+	if err := netlink.LinkSetUp(port); err != nil {
+		return nil, fmt.Errorf("set port %s up: %w", name, err)
+	}
+	if vlan == 0 {
+		return port, nil
+	}
+	return ensureVLAN(port, vlan, mtu)
 }
 
 // derivedMAC is a locally administered address that the seed names.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -30,6 +31,11 @@ func findPort(name string) (netlink.Link, error) {
 	bridge, err := findBridge(ExternalBridge)
 	if err != nil {
 		return nil, err
+	}
+	if parent, err := netlink.LinkByIndex(link.Attrs().ParentIndex); err == nil && link.Type() == "vlan" {
+		if err := checkPort(parent); err != nil {
+			return nil, fmt.Errorf("port %s: %w", name, err)
+		}
 	}
 	if m := link.Attrs().MasterIndex; m != 0 && (bridge == nil || bridge.Attrs().Index != m) {
 		return nil, fmt.Errorf("port %s belongs to %s", name, linkName(m))
@@ -57,36 +63,61 @@ func linkName(index int) string {
 }
 
 // enslave makes the port one of the bridge's and hands its addresses and routes
-// over. Each step leaves every route in force on one or the other.
+// over. Until the bridge can send, which takes the kernel a moment, packets
+// leave by the port as they did.
 func enslave(port, bridge netlink.Link) error {
 	name := port.Attrs().Name
-	if err := copyAddrs(port, bridge); err != nil {
-		return err
-	}
 	if port.Attrs().MasterIndex != bridge.Attrs().Index {
 		if err := netlink.LinkSetMaster(port, bridge); err != nil {
 			return fmt.Errorf("add port %s to %s: %w", name, bridge.Attrs().Name, err)
 		}
 	}
+	if err := awaitRunning(port, bridge); err != nil {
+		return err
+	}
+	if err := errors.Join(copyAddrs(port, bridge), copyNeighbours(port, bridge)); err != nil {
+		return err
+	}
 	return errors.Join(moveRoutes(port, bridge), dropAddrs(port))
 }
 
-// release is the reverse of enslave.
+// How long a bridge may take to run once a port of it does, and between two looks.
+const (
+	startTime = time.Second
+	startLook = 2 * time.Millisecond
+)
+
+// awaitRunning waits until the bridge runs. It won't while the port has no carrier.
+func awaitRunning(port, bridge netlink.Link) error {
+	for began := time.Now(); time.Since(began) < startTime; <-time.After(startLook) {
+		now, err := netlink.LinkByIndex(bridge.Attrs().Index)
+		if err != nil {
+			return fmt.Errorf("find bridge %s: %w", bridge.Attrs().Name, err)
+		}
+		if now.Attrs().OperState == netlink.OperUp || port.Attrs().RawFlags&unix.IFF_LOWER_UP == 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+// release is the reverse of enslave. The port sends while it is still the bridge's.
 func release(port, bridge netlink.Link) error {
-	if err := copyAddrs(bridge, port); err != nil {
+	if err := errors.Join(copyAddrs(bridge, port), copyNeighbours(bridge, port)); err != nil {
+		return err
+	}
+	if err := errors.Join(moveRoutes(bridge, port), dropAddrs(bridge)); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetNoMaster(port); err != nil {
 		return fmt.Errorf("take port %s from %s: %w", port.Attrs().Name, bridge.Attrs().Name, err)
 	}
-	return errors.Join(moveRoutes(bridge, port), dropAddrs(bridge))
+	return nil
 }
 
-// releasePort gives the external bridge's port its addresses and routes back.
-func releasePort() error { return releaseOtherPort("") }
-
-// releaseOtherPort releases all ports of the external bridge but that of the given name.
-func releaseOtherPort(keep string) error {
+// releaseOthers gives every port of the external bridge, but that of the given
+// name, its addresses and routes back, and leaves it as it was before.
+func releaseOthers(keep string) error {
 	bridge, err := findBridge(ExternalBridge)
 	if err != nil || bridge == nil {
 		return err
@@ -95,16 +126,32 @@ func releaseOtherPort(keep string) error {
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}
+	before := recall(bridge)
 	for _, l := range links {
-		a := l.Attrs()
-		if a.MasterIndex != bridge.Attrs().Index || leg.IsHostName(a.Name) || a.Name == keep {
+		if !isUplink(l, bridge, before) || l.Attrs().Name == keep {
 			continue
 		}
 		if err := release(l, bridge); err != nil {
 			return err
 		}
 	}
-	return nil
+	if before.port == "" || before.uplink() == keep {
+		return nil
+	}
+	return before.restore(bridge)
+}
+
+// isUplink tells whether a link of the bridge leads out, rather than to a leg:
+// the remembered one, or of a bridge without a memory what can't be a leg.
+func isUplink(l, bridge netlink.Link, before memory) bool {
+	a := l.Attrs()
+	if a.MasterIndex != bridge.Attrs().Index {
+		return false
+	}
+	if before.port != "" {
+		return a.Name == before.uplink()
+	}
+	return !leg.IsHostName(a.Name) && l.Type() != "tuntap" && l.Type() != "macvtap"
 }
 
 // lifetimeFlags are the address flags that a copy keeps.
@@ -153,12 +200,12 @@ func moveRoutes(from, to netlink.Link) error {
 	}
 	var errs []error
 	for _, r := range routes {
-		moved := r
-		moved.LinkIndex = to.Attrs().Index
-		moved.Flags &^= int(netlink.FLAG_PERVASIVE) | unix.RTNH_F_LINKDOWN | unix.RTNH_F_DEAD
-		if err := netlink.RouteReplace(&moved); err != nil {
+		if err := netlink.RouteReplace(moved(r, from.Attrs().Index, to.Attrs().Index)); err != nil {
 			errs = append(errs, fmt.Errorf("move route %s to %s: %w", r.Dst, to.Attrs().Name, err))
 			continue
+		}
+		if len(r.MultiPath) > 0 {
+			continue // it was replaced
 		}
 		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, fmt.Errorf("remove route %s over %s: %w", r.Dst, from.Attrs().Name, err))
@@ -167,16 +214,37 @@ func moveRoutes(from, to netlink.Link) error {
 	return errors.Join(errs...)
 }
 
+// moved is a route with one link in place of another.
+func moved(r netlink.Route, from, to int) *netlink.Route {
+	const state = int(netlink.FLAG_PERVASIVE) | unix.RTNH_F_LINKDOWN | unix.RTNH_F_DEAD
+	if r.LinkIndex == from {
+		r.LinkIndex = to
+	}
+	r.Flags &^= state
+	hops := r.MultiPath
+	r.MultiPath = nil
+	for _, hop := range hops {
+		other := *hop
+		if other.LinkIndex == from {
+			other.LinkIndex = to
+		}
+		other.Flags &^= state
+		r.MultiPath = append(r.MultiPath, &other)
+	}
+	return &r
+}
+
 // routesOver lists the unicast routes over a link in all tables, without the kernel's own.
 func routesOver(index int) ([]netlink.Route, error) {
 	all, err := netdev.Dump(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: index, Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
 	routes := slices.DeleteFunc(all, func(r netlink.Route) bool {
-		return r.Type != unix.RTN_UNICAST || r.Protocol == unix.RTPROT_KERNEL
+		over := r.LinkIndex == index || slices.ContainsFunc(r.MultiPath, func(h *netlink.NexthopInfo) bool { return h.LinkIndex == index })
+		return !over || r.Type != unix.RTN_UNICAST || r.Protocol == unix.RTPROT_KERNEL
 	})
 	slices.SortStableFunc(routes, func(a, b netlink.Route) int { return hops(a) - hops(b) })
 	return routes, nil
@@ -184,8 +252,29 @@ func routesOver(index int) ([]netlink.Route, error) {
 
 // hops is 0 for a route directly on the link, 1 for one by a gateway.
 func hops(r netlink.Route) int {
-	if r.Gw == nil && r.Via == nil {
+	if r.Gw == nil && r.Via == nil && len(r.MultiPath) == 0 {
 		return 0
 	}
 	return 1
+}
+
+// copyNeighbours gives a link the addresses that somebody has fixed on another.
+func copyNeighbours(from, to netlink.Link) error {
+	var errs []error
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		list, err := netdev.Dump(func() ([]netlink.Neigh, error) { return netlink.NeighList(from.Attrs().Index, family) })
+		if err != nil {
+			return fmt.Errorf("list neighbours on %s: %w", from.Attrs().Name, err)
+		}
+		for _, n := range list {
+			if n.State != unix.NUD_PERMANENT {
+				continue
+			}
+			n.LinkIndex, n.Family, n.MasterIndex = to.Attrs().Index, family, 0
+			if err := netlink.NeighSet(&n); err != nil {
+				errs = append(errs, fmt.Errorf("fix neighbour %s on %s: %w", n.IP, to.Attrs().Name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/patchbay-net/patchbay/pkg/netdev"
 )
 
@@ -106,12 +108,20 @@ func (k Keeper) Sync(want []Switch) ([]State, error) {
 	}
 	var errs []error
 	if _, ok := taken[External]; !ok {
-		errs = append(errs, releasePort(), netdev.RemoveLink(ExternalBridge))
+		errs = append(errs, RemoveExternal())
 	}
 	if _, ok := taken[Internal]; !ok {
 		errs = append(errs, removeNAT(), netdev.RemoveLink(InternalBridge))
 	}
 	return states, errors.Join(errs...)
+}
+
+// RemoveExternal takes the external switch away; its port gets everything back.
+func RemoveExternal() error {
+	if err := releaseOthers(""); err != nil {
+		return err
+	}
+	return netdev.RemoveLink(ExternalBridge)
 }
 
 // Remove takes all switches away; ports get their addresses and routes back.
@@ -131,7 +141,31 @@ func (k Keeper) ensure(s Switch, state *State) error {
 	if s.Kind == Internal {
 		return k.ensureInternal(s, state)
 	}
-	return ensureExternal(s, state)
+	return k.ensureExternal(s, state)
+}
+
+// Ensure makes one switch and leaves the other as it is.
+func (k Keeper) Ensure(s Switch) (State, error) {
+	state := State{Name: s.Name, Bridge: s.Kind.Bridge()}
+	if err := k.ensure(s, &state); err != nil {
+		return state, fmt.Errorf("switch %s: %w", s.Name, err)
+	}
+	return state, nil
+}
+
+// Check returns why a switch can't be as declared, and changes nothing.
+func (k Keeper) Check(s Switch) error {
+	err := s.check()
+	if err == nil && s.Kind == External {
+		var port netlink.Link
+		if port, err = findPort(s.Port); err == nil {
+			err = s.checkVLAN(port)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("switch %s: %w", s.Name, err)
+	}
+	return nil
 }
 
 // check returns what can't be done about the declaration.
@@ -143,8 +177,8 @@ func (s Switch) check() error {
 		return errors.New("an external switch has its port's addresses, no others")
 	case s.Kind == External && s.Port == "":
 		return errors.New("an external switch needs a port")
-	case s.VLAN != 0:
-		return fmt.Errorf("vlan %d: tagged switches are not supported", s.VLAN)
+	case s.VLAN < 0 || s.VLAN > 4094 || s.VLAN != 0 && s.Kind == Internal:
+		return fmt.Errorf("vlan %d: an external switch has one of 1 to 4094, or none", s.VLAN)
 	}
 	return nil
 }
