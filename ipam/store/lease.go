@@ -57,6 +57,11 @@ type Lease struct {
 
 	Ports []PortMapping `json:"ports,omitempty"`
 
+	// Switch is the bridge of a leg, and Primary the interface of the same
+	// container that it came with: it goes when that does.
+	Switch  string `json:"switch,omitempty"`
+	Primary string `json:"primary,omitempty"`
+
 	// Damaged is set on a lease whose record was lost: key and addresses are
 	// all that is known. It is never stored.
 	Damaged bool `json:"-"`

@@ -56,22 +56,30 @@ func (r *Reconciler) planInput() plan.Input {
 	for _, b := range source.List[*v1alpha1.IPBlock](r.store, source.KindIPBlock) {
 		cidr, err := netip.ParsePrefix(b.Spec.CIDR)
 		i := slices.IndexFunc(in.Nodes, func(n plan.Node) bool { return n.Name == b.Spec.Node })
-		if err == nil && i >= 0 && !slices.Contains(in.Nodes[i].PodCIDRs, cidr) {
+		if err == nil && i >= 0 && !slices.Contains(in.Nodes[i].PodCIDRs, cidr) && r.forPods(b) {
 			in.Nodes[i].PodCIDRs = append(slices.Clip(in.Nodes[i].PodCIDRs), cidr)
 		}
 	}
 	return in
 }
 
+// forPods tells a block of pods' addresses from one of legs' on a switch.
+func (r *Reconciler) forPods(b *v1alpha1.IPBlock) bool {
+	pool, ok := source.Get[*v1alpha1.IPPool](r.store, source.KindIPPool, source.Key{Name: b.Spec.Pool})
+	return !ok || pool.Spec.Use == v1alpha1.UsePod
+}
+
 // podRanges are the ranges that this node gives addresses out of: its blocks,
-// else those of its Node object.
+// else those of its Node object. Blocks that are drained are among them: the CNI
+// configuration must stay while a pool is drained, and what a pod may have it is
+// told at its ADD.
 func (r *Reconciler) podRanges() []plan.PodRange {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var ranges []plan.PodRange
 	for _, b := range source.List[*v1alpha1.IPBlock](r.store, source.KindIPBlock) {
 		cidr, err := netip.ParsePrefix(b.Spec.CIDR)
-		if err == nil && b.Spec.Node == r.Config.NodeName && b.Spec.State != v1alpha1.BlockDraining {
+		if err == nil && b.Spec.Node == r.Config.NodeName && r.forPods(b) {
 			ranges = append(ranges, r.blockRange(cidr, b.Spec.Pool))
 		}
 	}

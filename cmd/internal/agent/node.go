@@ -26,6 +26,7 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/netdev/switches"
 	"github.com/patchbay-net/patchbay/pkg/netdev/watch"
 	"github.com/patchbay-net/patchbay/pkg/reconcile"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/leasing"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/noderoutes"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
 )
@@ -48,13 +49,17 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	}
 	sender := announce.NewSender(log)
 	routes := nodeRoutes(cfg, writer)
+	leases := store.New(cfg.Paths.Leases(), store.Options{InUse: podlink.Addrs, Damaged: func(err error) { log.Warn("leases", "err", err) }})
+	pods := podLeasing(cfg, leases, log)
 	r := reconcile.New(reconcile.Options{
 		Config: cfg, Datapath: dp, Writer: writer, Sender: sender, Members: announce.Static{}, Version: version(), Log: log,
-		Leases: store.New(cfg.Paths.Leases(), store.Options{InUse: podlink.Addrs, Damaged: func(err error) { log.Warn("leases", "err", err) }}),
+		Leases: leases,
 		Parts: []parts.Part{
+			pods.Part(),
 			routes.Part(),
 		},
 	})
+	pods.Wake = func() { r.Wake(leasing.PartName) }
 	routes.Wake, routes.Note = func() { r.Wake(noderoutes.PartName) }, func(err error) { r.Problem("agent/custom routes", err) }
 	counters := metrics.New(r)
 	health := func() monitor.Health {
@@ -73,6 +78,7 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	}
 	handler := r.Handler()
 	routes.Serve(handler)
+	pods.Handle(handler)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return agentapi.Serve(ctx, listener, handler, log) })
 	group.Go(func() error { return r.Run(ctx) })
@@ -89,6 +95,8 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 			return watch.Run(ctx, r.Changed)
 		},
 		"routes": func() error { return routes.Run(ctx) },
+		"leases": func() error { return pods.Run(ctx) },
+		"pods":   func() error { return src.Run(ctx, leasing.Kinds(), pods.Apply) },
 		"source": func() error { return src.Run(ctx, r.Kinds(), r.Apply) },
 	} {
 		group.Go(func() error { return keep(ctx, f, func(err error) { r.Problem("agent/"+name, err) }) })

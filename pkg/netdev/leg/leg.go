@@ -208,6 +208,15 @@ func RemoveOthers(network string, keep map[string]bool) error {
 	return errors.Join(errs...)
 }
 
+// Exists tells whether there is a host end of that name.
+func Exists(hostName string) (bool, error) {
+	_, err := netlink.LinkByName(hostName)
+	if _, none := errors.AsType[netlink.LinkNotFoundError](err); none {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // findBridge returns the bridge of that name, or ErrNoBridge.
 func findBridge(name string) (netlink.Link, error) {
 	link, err := netlink.LinkByName(name)

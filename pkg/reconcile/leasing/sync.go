@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package leasing
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/patchbay-net/patchbay/ipam"
+	"github.com/patchbay-net/patchbay/ipam/flock"
+	"github.com/patchbay-net/patchbay/ipam/store"
+	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
+	"github.com/patchbay-net/patchbay/pkg/source"
+	"github.com/patchbay-net/patchbay/pkg/source/convert"
+)
+
+// maxRest is how long an address may rest at most.
+const maxRest = 24 * time.Hour
+
+// gateWait is how long a look waits for the ADDs under way.
+const gateWait = 500 * time.Millisecond
+
+// Sync takes in what the objects say of pools and blocks, and looks at what is
+// given out of them.
+func (t *Table) Sync(_ context.Context, v parts.Objects) error {
+	pools := map[string]*v1alpha1.IPPool{}
+	for obj := range source.All[*v1alpha1.IPPool](v.Store, source.KindIPPool) {
+		obj = obj.DeepCopy()
+		obj.Default()
+		pools[obj.Name] = obj
+	}
+	now := blocksOf(v, pools)
+	t.mu.Lock()
+	acted := map[netip.Prefix]int64{}
+	for _, s := range t.states {
+		if p, err := netip.ParsePrefix(s.CIDR); err == nil {
+			acted[p] = s.Revision
+		}
+	}
+	t.pools, t.blocks = pools, now
+	t.synced = true
+	t.mu.Unlock()
+	t.tell()
+
+	err := t.passGate(now, acted)
+	contents, errList := t.Leases.List()
+	if errList != nil {
+		return errors.Join(err, errList)
+	}
+	states := make([]v1alpha1.NodeBlockState, 0, len(now))
+	for _, b := range now {
+		states = append(states, t.state(b, contents, pools, acted))
+	}
+	t.mu.Lock()
+	t.states = states
+	t.resting = slices.ContainsFunc(contents.Resting, func(r store.Resting) bool { return r.Rested < maxRest })
+	for key, w := range t.waiting {
+		if t.Now().Sub(w.at) > forgetAfter {
+			delete(t.waiting, key)
+		}
+	}
+	t.mu.Unlock()
+	return err
+}
+
+// blocksOf are the node's ranges by the objects, in order.
+func blocksOf(v parts.Objects, pools map[string]*v1alpha1.IPPool) []block {
+	var blocks []block
+	for obj := range source.All[*v1alpha1.IPBlock](v.Store, source.KindIPBlock) {
+		prefix, err := netip.ParsePrefix(obj.Spec.CIDR)
+		if err != nil || obj.Spec.Node != v.Node {
+			continue
+		}
+		b := block{prefix: prefix, pool: obj.Spec.Pool, revision: obj.Spec.Revision, draining: obj.Spec.State == v1alpha1.BlockDraining}
+		if pool := pools[obj.Spec.Pool]; pool != nil && prefix.IsSingleIP() {
+			b.single = isSingle(pool, prefix)
+		}
+		blocks = append(blocks, b)
+	}
+	general := slices.ContainsFunc(blocks, func(b block) bool { return !b.single && isGeneral(pools[b.pool]) })
+	if obj, ok := source.Get[*corev1.Node](v.Store, source.KindNode, source.Key{Name: v.Node}); ok && !general {
+		node, _ := convert.Node(obj) // what can't be read of it is said elsewhere
+		for _, p := range node.PodCIDRs {
+			blocks = append(blocks, block{prefix: p})
+		}
+	}
+	slices.SortFunc(blocks, func(a, b block) int {
+		return cmp.Or(a.prefix.Addr().Compare(b.prefix.Addr()), cmp.Compare(a.prefix.Bits(), b.prefix.Bits()))
+	})
+	return blocks
+}
+
+// isSingle tells whether a block of one address was asked for, where its pool's
+// blocks are larger.
+func isSingle(pool *v1alpha1.IPPool, block netip.Prefix) bool {
+	for _, text := range pool.Spec.CIDRs {
+		if cidr, err := netip.ParsePrefix(text); err == nil && cidr.Contains(block.Addr()) && pool.Spec.Use == v1alpha1.UsePod {
+			return pool.Spec.BlockBits(cidr) != block.Bits()
+		}
+	}
+	return true
+}
+
+// isGeneral tells whether a pool is for pods that ask for nothing in particular.
+func isGeneral(obj *v1alpha1.IPPool) bool {
+	return obj == nil || obj.Spec.Use == v1alpha1.UsePod && *obj.Spec.AutoAssign && obj.Spec.NamespaceSelector == nil
+}
+
+// passGate acts on the blocks' revisions: once it has been through the gate alone,
+// no ADD is under way that was told of a block before it was draining.
+func (t *Table) passGate(now []block, acted map[netip.Prefix]int64) error {
+	var newly []block
+	for _, b := range now {
+		switch {
+		case acted[b.prefix] == b.revision && b.revision > 0:
+		case b.draining:
+			newly = append(newly, b)
+		default:
+			acted[b.prefix] = b.revision
+		}
+	}
+	if len(newly) == 0 {
+		return nil
+	}
+	gate, err := flock.Take(t.Gate, flock.Exclusive, gateWait)
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil // no ADD since the boot
+	} else if err != nil {
+		return fmt.Errorf("drain blocks: %w", err)
+	} else {
+		err = gate.Close()
+	}
+	for _, b := range newly {
+		acted[b.prefix] = b.revision
+	}
+	return err
+}
+
+// state counts what is given out of a block, what rests included.
+func (t *Table) state(b block, contents store.Contents, pools map[string]*v1alpha1.IPPool, acted map[netip.Prefix]int64) v1alpha1.NodeBlockState {
+	s := v1alpha1.NodeBlockState{CIDR: b.prefix.String(), Pool: b.pool, Revision: acted[b.prefix]}
+	if b.pool != "" {
+		s.State = v1alpha1.BlockActive
+	}
+	if b.draining {
+		s.State = v1alpha1.BlockDraining
+	}
+	rest := ipam.DefaultRest().CoolDown
+	sub := ipam.Subnet{Prefix: b.prefix}
+	if obj := pools[b.pool]; obj != nil {
+		rest = obj.Spec.CoolDown.Duration
+		for _, text := range append([]string{obj.Spec.Gateway}, obj.Spec.Exclude...) {
+			if never, ok := prefixOf(text); ok && never.Addr().BitLen() == b.prefix.Addr().BitLen() {
+				sub.Exclude = append(sub.Exclude, never)
+			}
+		}
+	}
+	if b.single {
+		rest = min(rest, ipam.DefaultRest().Minimum) // it is for who asks for it by name
+	}
+	for _, a := range usedOf(contents, rest) {
+		if b.prefix.Contains(a) {
+			s.Used++
+		}
+	}
+	if pool, err := ipam.NewPool("", sub); err == nil {
+		s.Free = max(0, int64(min(pool.Size(), math.MaxInt64))-s.Used)
+	}
+	return s
+}
+
+// usedOf are the addresses that can't be given just now.
+func usedOf(contents store.Contents, rest time.Duration) []netip.Addr {
+	var used []netip.Addr
+	for _, l := range contents.Leases {
+		used = append(used, l.Addrs...)
+	}
+	for _, r := range contents.Resting {
+		if r.Rested < rest {
+			used = append(used, r.Addr)
+		}
+	}
+	for _, r := range contents.Reserved {
+		used = append(used, r.Addr)
+	}
+	return used
+}
+
+// Report says how the blocks stand and what pods wait for.
+func (t *Table) Report(s *v1alpha1.NodeNetworkStateStatus) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.synced {
+		return
+	}
+	s.Blocks = slices.Clone(t.states)
+	counts := map[want]int32{}
+	for _, w := range t.waiting {
+		for _, one := range w.wants {
+			counts[one]++
+		}
+	}
+	s.AddressWants = nil
+	for _, one := range slices.SortedFunc(maps.Keys(counts), func(a, b want) int { return cmp.Or(cmp.Compare(a.pool, b.pool), cmp.Compare(a.addr, b.addr)) }) {
+		s.AddressWants = append(s.AddressWants, v1alpha1.AddressWant{Pool: one.pool, Address: one.addr, Count: counts[one]})
+	}
+}
+
+// Run has the part look again when leases changed, and when what rests has rested
+// enough to be another node's, until ctx ends.
+func (t *Table) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var seen time.Time
+	for n := 0; ; n++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		info, err := os.Stat(t.Leases.Path())
+		if changed := err == nil && !info.ModTime().Equal(seen); changed || n%10 == 0 && t.unsettled() {
+			if changed {
+				seen = info.ModTime()
+			}
+			t.Wake()
+		}
+	}
+}
+
+// unsettled tells whether time alone may change the report.
+func (t *Table) unsettled() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.waiting) > 0 || t.resting
+}
