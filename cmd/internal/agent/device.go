@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -36,12 +37,19 @@ type device struct {
 
 	store   *source.Store
 	written map[source.Key]v1alpha1.VirtualSwitchStatus
+
+	mu     sync.Mutex
+	states map[string]switches.State // by switch, of the last look
+}
+
+// newDevice returns a device that knows nothing yet.
+func newDevice(keeper switches.Keeper, src source.Source, writer source.Writer, log *slog.Logger) *device {
+	return &device{keeper: keeper, source: src, writer: writer, log: log, store: source.NewStore(),
+		written: map[source.Key]v1alpha1.VirtualSwitchStatus{}, states: map[string]switches.State{}}
 }
 
 // Run keeps the switches until ctx ends and leaves them as they are then.
 func (d *device) Run(ctx context.Context) error {
-	d.store = source.NewStore()
-	d.written = make(map[source.Key]v1alpha1.VirtualSwitchStatus)
 	events := make(chan source.Event)
 	changed := make(chan struct{}, 1)
 	group, ctx := errgroup.WithContext(ctx)
@@ -97,11 +105,13 @@ func (d *device) loop(ctx context.Context, events <-chan source.Event, changed <
 // reconcile makes the switches what is declared and reports on each.
 func (d *device) reconcile(ctx context.Context) {
 	objects := map[string]*v1alpha1.VirtualSwitch{}
+	seen := map[string]switches.State{}
 	var want []switches.Switch
 	for _, o := range source.List[*v1alpha1.VirtualSwitch](d.store, source.KindVirtualSwitch) {
 		s, err := toSwitch(o)
 		if err != nil {
-			d.report(ctx, o, switches.State{Err: err})
+			seen[o.Name] = switches.State{Name: o.Name, Err: err}
+			d.report(ctx, o, seen[o.Name])
 			continue
 		}
 		objects[o.Name] = o
@@ -112,8 +122,12 @@ func (d *device) reconcile(ctx context.Context) {
 		d.log.Error("take switches away", "err", err)
 	}
 	for _, state := range states {
+		seen[state.Name] = state
 		d.report(ctx, objects[state.Name], state)
 	}
+	d.mu.Lock()
+	d.states = seen
+	d.mu.Unlock()
 }
 
 // report writes a switch's status and logs it, if it isn't the one written last.

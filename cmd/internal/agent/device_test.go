@@ -73,8 +73,7 @@ func TestDeviceKeepsSwitchesAsDeclared(t *testing.T) {
 		netlab.Wire(t, here, "port3", outside, "eth0")
 		here.Addr(t, "port3", "192.168.50.1/24")
 		src, writer := make(deviceSource), &deviceWriter{status: map[string]v1alpha1.VirtualSwitchStatus{}}
-		d := &device{keeper: switches.Keeper{Sysctls: "/proc/sys", Seed: "device"}, source: src, writer: writer,
-			log: slog.New(slog.DiscardHandler)}
+		d := newDevice(switches.Keeper{Sysctls: "/proc/sys", Seed: "device"}, src, writer, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- d.Run(ctx) }()

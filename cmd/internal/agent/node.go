@@ -178,7 +178,7 @@ func runDevice(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	keeper := switches.Keeper{Sysctls: netdev.Sysctls(cfg.Paths.Sysctl), Seed: cfg.NodeName}
-	return (&device{keeper: keeper, source: src, writer: writer, log: log}).Run(ctx)
+	return newDevice(keeper, src, writer, log).serve(ctx, cfg.Paths.AgentSocket())
 }
 
 // cgroupPath is where the socket hooks go: as configured, else where cgroup2 is mounted.

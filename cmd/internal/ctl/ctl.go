@@ -117,7 +117,7 @@ It exits with 0 if all is well, 1 if something isn't, 2 if it was called wrongly
 	flags.DurationVar(&c.every, "interval", time.Second, "time between two looks of --watch")
 	root.AddCommand(
 		c.status(name), c.pods(name), c.services(name), c.addresses(name), c.leases(name), c.nics(name), c.drops(name),
-		c.routes(name),
+		c.routes(name), c.switches(name),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root

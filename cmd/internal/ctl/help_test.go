@@ -33,6 +33,7 @@ Available Commands:
   routes      List, add and remove custom routes
   services    List the Services' frontends that are in force
   status      Show how the agent of this node fares
+  switches    List the device's virtual switches, enable ports for compute
 
 Flags:
   -h, --help                help for patchbayctl

@@ -44,6 +44,14 @@ func (k Kind) Bridge() string {
 	return ExternalBridge
 }
 
+// String returns "internal" or "external".
+func (k Kind) String() string {
+	if k == Internal {
+		return "internal"
+	}
+	return "external"
+}
+
 // ParseKind reads "internal" or "external", in any case.
 func ParseKind(s string) (Kind, error) {
 	switch strings.ToLower(s) {
