@@ -78,6 +78,12 @@ type NodeNetworkStateStatus struct {
 	// +listType=map
 	// +listMapKey=address
 	Conflicts []AddressConflict `json:"conflicts,omitempty"`
+	// Verified are addresses of other nodes that this node asked for over the
+	// wire, as a machine outside would.
+	// +optional
+	// +listType=map
+	// +listMapKey=address
+	Verified []AddressVerification `json:"verified,omitempty"`
 	// Conditions: Ready, and one for each thing that is wrong.
 	// +optional
 	// +listType=map
@@ -212,4 +218,16 @@ func (s *NodeNetworkState) Validate() error {
 		c.oneOf(index("status.routes", i)+".state", r.State, RouteApplied, RouteWaiting, RouteRefused)
 	}
 	return c.err()
+}
+
+// AddressVerification is what a node saw of another one's address.
+type AddressVerification struct {
+	Address string `json:"address"`
+	// Node is the one that has the address.
+	Node string `json:"node"`
+	// Reachable says whether it answered as it should.
+	Reachable bool `json:"reachable"`
+	// Message says what was wrong.
+	// +optional
+	Message string `json:"message,omitempty"`
 }
