@@ -35,11 +35,11 @@ e2e: build ## the real cluster alone
 	@test/deps.sh
 	@test/cluster/run.sh
 
-bench: build ## measurements beside their peers: name value unit peer value ratio
+bench: build ## measurements beside their peers; BENCH=failover RUNS=30 for some, as often
 	@test/deps.sh
 	@$(GOBUILD) -o bin/ ./test/bench ./test/site/runtime
 	@cd test/bench/peers && $(GOBUILD) -o ../../../bin/peers/ ./client $$($(GO) list tool)
-	@bin/bench
+	@bin/bench $(BENCH)
 
 lint: ## linters beyond gofmt and vet, which test runs
 	$(GO) run $(GOLANGCI_LINT) run --allow-parallel-runners

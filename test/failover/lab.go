@@ -52,6 +52,7 @@ type Lab struct {
 	Services []Service
 	Observer *Observer
 
+	dir      string
 	machines []*Machine
 	// client is on the external segment; far is behind a router there.
 	client, far *netlab.Namespace
@@ -87,7 +88,7 @@ type Machine struct {
 // by its node. Programs are taken from bin; dir is for objects and logs.
 func New(tb netlab.TB, bin, dir string, nodes int) *Lab {
 	tb.Helper()
-	l := &Lab{Site: site.New(tb, bin, dir), tb: tb, Internal: NewSegment(tb), External: NewSegment(tb)}
+	l := &Lab{Site: site.New(tb, bin, dir), tb: tb, dir: dir, Internal: NewSegment(tb), External: NewSegment(tb)}
 	gw := netlab.New(tb)
 	l.Internal.Join(tb, gw, "eth0")
 	gw.Addr(tb, "eth0", gateway+"/24")
@@ -217,6 +218,27 @@ func (l *Lab) WaitSettled(patience time.Duration) {
 		}
 		return nil
 	})
+}
+
+// LoseSource takes the folders of objects and of status away, as when no API
+// server can be reached.
+func (l *Lab) LoseSource() (restore func()) {
+	move := func(from, to string) {
+		for _, folder := range []string{"objects", "status"} {
+			if err := os.Rename(filepath.Join(l.dir, folder+from), filepath.Join(l.dir, folder+to)); err != nil {
+				l.tb.Fatalf("move the folders of objects: %v", err)
+			}
+		}
+	}
+	move("", ".away")
+	return func() { move(".away", "") }
+}
+
+// End ends all nodes.
+func (l *Lab) End() {
+	for _, m := range l.machines {
+		m.Kill()
+	}
 }
 
 // Tail returns the ends of the programs' logs, for failures.

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/patchbay-net/patchbay/test/failover"
+)
+
+// defaultRuns is how often each fault is tried unless $RUNS says otherwise.
+const defaultRuns = 3
+
+// metalLB is what MetalLB 0.16.2 (layer 2, two speakers) was measured at on a
+// machine of this kind with the same client; not all of its modules can be had here.
+func metalLB(fault string) string {
+	switch fault {
+	case "agent gone for good":
+		return "5500–6900 ms"
+	case "carrier lost", "cut off on all NICs":
+		return "5400–6900 ms"
+	case "SIGTERM":
+		return "0 lost, two answer for 400–600 ms"
+	}
+	return "-"
+}
+
+// row is what a number of trials of one fault came to.
+type row struct {
+	nodes  int
+	fault  failover.Fault
+	name   string
+	spans  []time.Duration // of each stream in each run
+	lost   int             // requests
+	back   int             // requests lost when it was over
+	faults []string        // beside the target
+}
+
+const failoverColumns = "  %-34s %5s %9s %9s %6s %6s   %-10s %-8s %s\n"
+
+// measureFailover measures for how long requests are lost, by fault: with three
+// nodes, with two, with one, and without the source of objects. It prints a row
+// for each and returns no figures: the peer was measured elsewhere.
+func measureFailover(l *lab) []figure {
+	runs := defaultRuns
+	if text := os.Getenv("RUNS"); text != "" {
+		var err error
+		if runs, err = strconv.Atoi(text); err != nil || runs < 1 {
+			l.Fatalf("RUNS=%s is no number of runs", text)
+		}
+	}
+	fmt.Printf("# failover, ms without an answer, a request every 10 ms on each of 4 streams, %d runs\n", runs)
+	fmt.Printf("#"+failoverColumns[1:], "fault", "runs", "p50", "p99", "lost", "after", "target", "verdict", "MetalLB 0.16.2")
+	for _, nodes := range []int{3, 2, 1} {
+		cluster := failover.New(l, l.bin, filepath.Join(root, fmt.Sprintf("nodes-%d", nodes)), nodes)
+		for _, f := range failover.Faults() {
+			if nodes == 1 && (f.Peers || f.Name == "drained" || f.Name == "SIGTERM") || nodes == 2 && f.Stays {
+				continue
+			}
+			tryFault(cluster, row{nodes: nodes, fault: f, name: fmt.Sprintf("%s, %d nodes", f.Name, nodes)}, runs)
+		}
+		if nodes == 3 {
+			withoutSource(cluster, runs)
+		}
+		cluster.End()
+	}
+	return nil
+}
+
+// withoutSource fails nodes in one outage of the source.
+func withoutSource(cluster *failover.Lab, runs int) {
+	restore := cluster.LoseSource()
+	defer restore()
+	for _, f := range failover.Faults() {
+		if f.Name == "cut off on all NICs" {
+			tryFault(cluster, row{nodes: 3, fault: f, name: "cut off, without the API"}, runs)
+		}
+	}
+}
+
+// tryFault tries a fault on one node after the other and prints its row.
+func tryFault(cluster *failover.Lab, r row, runs int) {
+	for run := range runs {
+		r.add(cluster.Try(r.fault, run%r.nodes, run == runs-1))
+	}
+	r.print(runs)
+}
+
+func (r *row) add(t failover.Trial) {
+	for _, o := range t.Away {
+		r.spans = append(r.spans, o.Span)
+		r.lost += o.Lost
+	}
+	_, back := failover.Longest(t.Back)
+	r.back += back
+	r.faults = append(r.faults, t.Wrong...)
+	for _, d := range t.Doubles[:min(1, len(t.Doubles))] {
+		r.faults = append(r.faults, d.String())
+	}
+	if os.Getenv("VERBOSE") != "" {
+		fmt.Fprintln(os.Stderr, t, strings.Join(t.Complaints(0), "; "))
+	}
+}
+
+func (r *row) print(runs int) {
+	p50, p99 := percentile(r.spans, 50), percentile(r.spans, 99)
+	target, verdict := "0 lost", "ok"
+	if !r.fault.Lossless {
+		target = fmt.Sprintf("p99 ≤ %d", r.fault.Within.Milliseconds())
+	}
+	if r.fault.Lossless && r.lost > 0 || p99 > r.fault.Within && !r.fault.Lossless || r.back > 0 || len(r.faults) > 0 {
+		verdict = "MISSED"
+	}
+	fmt.Printf(failoverColumns, r.name, strconv.Itoa(runs), number(milliseconds(p50)), number(milliseconds(p99)),
+		strconv.Itoa(r.lost), strconv.Itoa(r.back), target, verdict, metalLB(r.fault.Name))
+	slices.Sort(r.faults)
+	for _, f := range slices.Compact(r.faults) {
+		fmt.Printf("  %-34s %s\n", "", f)
+	}
+}
