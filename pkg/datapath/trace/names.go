@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package trace
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+)
+
+// Names give what the maps know by numbers the names that people know. Each may
+// be nil.
+type Names struct {
+	Pod     func(netip.Addr) string               // namespace/name of this node's
+	Service func(netip.AddrPort, Protocol) string // namespace/name of the frontend's
+	Node    func(netip.Addr) string               // that has the address, or is the pod's
+	Link    func(index int) string
+}
+
+func (n Names) link(index int) string {
+	if n.Link != nil {
+		if name := n.Link(index); name != "" {
+			return name
+		}
+	}
+	if i, err := net.InterfaceByIndex(index); err == nil {
+		return i.Name
+	}
+	return fmt.Sprintf("interface %d", index)
+}
+
+// pod names the pod with an address.
+func (n Names) pod(a netip.Addr) string {
+	if n.Pod != nil {
+		if name := n.Pod(a); name != "" {
+			return name + " (" + a.String() + ")"
+		}
+	}
+	return a.String()
+}
+
+func (n Names) node(a netip.Addr) string {
+	if n.Node != nil {
+		if name := n.Node(a); name != "" {
+			return name + " (" + a.String() + ")"
+		}
+	}
+	return a.String()
+}
+
+func (n Names) service(a netip.AddrPort, p Protocol) string {
+	if n.Service != nil {
+		return n.Service(a, p)
+	}
+	return ""
+}
+
+// String is the protocol's name.
+func (p Protocol) String() string {
+	switch p {
+	case ICMP:
+		return "ICMP"
+	case TCP:
+		return "TCP"
+	case UDP:
+		return "UDP"
+	case ICMPv6:
+		return "ICMPv6"
+	case SCTP:
+		return "SCTP"
+	}
+	return fmt.Sprintf("protocol %d", uint8(p))
+}
+
+// String is a frame's headers on one line.
+func (h Header) String() string {
+	if !h.Src.IsValid() {
+		return fmt.Sprintf("%d bytes, not IP", h.Length)
+	}
+	src, dst := h.Src.String(), h.Dst.String()
+	if h.Src.Port() == 0 && h.Dst.Port() == 0 {
+		src, dst = h.Src.Addr().String(), h.Dst.Addr().String()
+	}
+	text := fmt.Sprintf("%s %s → %s", h.Proto, src, dst)
+	switch {
+	case h.Later:
+		text += ", a later fragment"
+	case h.Proto == TCP:
+		text += " " + flagsText(h.Flags)
+	case h.Proto == ICMP || h.Proto == ICMPv6:
+		text += fmt.Sprintf(" type %d code %d", h.Type, h.Code)
+	}
+	return text
+}
+
+func flagsText(flags uint8) string {
+	text := ""
+	for i, name := range []string{"FIN", "SYN", "RST", "PSH", "ACK"} {
+		if flags&(1<<i) == 0 {
+			continue
+		}
+		if text != "" {
+			text += ","
+		}
+		text += name
+	}
+	return text
+}
+
+func mac(b [6]byte) string { return net.HardwareAddr(b[:]).String() }
+
+// viaText says where a route leads.
+func viaText(hop, to netip.Addr, n Names) string {
+	if !hop.IsValid() || hop == to {
+		return to.String() + " on the link"
+	}
+	return fmt.Sprintf("%s via %s", to, n.node(hop))
+}
