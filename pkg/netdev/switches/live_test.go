@@ -188,6 +188,33 @@ func TestNATFollowsTheDefaultRoute(t *testing.T) {
 	})
 }
 
+// Legs outlive the port that their switch is bridged to.
+func TestLegsOutliveThePort(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		d := newDevice(t)
+		sync(t, declared()...)
+		a, b := d.leg(t, "pb-ext", "leg1", "192.168.50.20/24"), d.leg(t, "pb-ext", "leg2", "192.168.50.21/24")
+		between := startSession(t, a, b, "192.168.50.21:22")
+		outside := startSession(t, d.cameras, a, "192.168.50.20:22")
+		sync(t, declared()[0])
+		if got := d.here.Exec(t, "ip", "-o", "-4", "addr", "show", "port3"); !strings.Contains(got, "192.168.50.1/24") {
+			t.Errorf("the port has %q", got)
+		}
+		if err := d.cameras.Do(func() error { return try("192.168.50.20:22") }); err == nil {
+			t.Error("the disabled port still leads to the legs")
+		}
+		sync(t, declared()...)
+		between.end(t, "between two legs")
+		netlab.WaitFor(t, 5*time.Second, "the legs outside", func() error { return d.cameras.Do(func() error { return try("192.168.50.20:22") }) })
+		select {
+		case <-outside.gaps:
+			t.Error("a connection from outside did not outlive a short disabling")
+		default:
+			outside.conn.Close()
+		}
+	})
+}
+
 // A VM's tap on the switch stays there, whatever becomes of the port.
 func TestTap(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {

@@ -115,8 +115,9 @@ func release(port, bridge netlink.Link) error {
 	return nil
 }
 
-// releaseOthers gives every port of the external bridge, but that of the given
-// name, its addresses and routes back, and leaves it as it was before.
+// releaseOthers gives the remembered port of the external bridge, unless it has
+// the given name, its addresses and routes back, and leaves it as it was before.
+// What else is on the bridge are legs.
 func releaseOthers(keep string) error {
 	bridge, err := findBridge(ExternalBridge)
 	if err != nil || bridge == nil {
@@ -128,7 +129,7 @@ func releaseOthers(keep string) error {
 	}
 	before := recall(bridge)
 	for _, l := range links {
-		if !isUplink(l, bridge, before) || l.Attrs().Name == keep {
+		if a := l.Attrs(); a.MasterIndex != bridge.Attrs().Index || a.Name != before.uplink() || a.Name == keep {
 			continue
 		}
 		if err := release(l, bridge); err != nil {
@@ -139,19 +140,6 @@ func releaseOthers(keep string) error {
 		return nil
 	}
 	return before.restore(bridge)
-}
-
-// isUplink tells whether a link of the bridge leads out, rather than to a leg:
-// the remembered one, or of a bridge without a memory what can't be a leg.
-func isUplink(l, bridge netlink.Link, before memory) bool {
-	a := l.Attrs()
-	if a.MasterIndex != bridge.Attrs().Index {
-		return false
-	}
-	if before.port != "" {
-		return a.Name == before.uplink()
-	}
-	return !leg.IsHostName(a.Name) && l.Type() != "tuntap" && l.Type() != "macvtap"
 }
 
 // lifetimeFlags are the address flags that a copy keeps.

@@ -119,37 +119,9 @@ func (k Keeper) Sync(want []Switch) ([]State, error) {
 		errs = append(errs, RemoveExternal())
 	}
 	if _, ok := taken[Internal]; !ok {
-		errs = append(errs, removeNAT(), netdev.RemoveLink(InternalBridge))
+		errs = append(errs, removeNAT(), removeEmpty(InternalBridge))
 	}
 	return states, errors.Join(errs...)
-}
-
-// RemoveExternal takes the external switch away; its port gets everything back.
-func RemoveExternal() error {
-	if err := releaseOthers(""); err != nil {
-		return err
-	}
-	return netdev.RemoveLink(ExternalBridge)
-}
-
-// Remove takes all switches away; ports get their addresses and routes back.
-func Remove() error {
-	_, err := Keeper{}.Sync(nil)
-	return err
-}
-
-// ensure makes one switch what it is declared to be.
-func (k Keeper) ensure(s Switch, state *State) error {
-	if err := s.check(); err != nil {
-		return err
-	}
-	if err := k.keepFramesOutOfNetfilter(); err != nil {
-		return err
-	}
-	if s.Kind == Internal {
-		return k.ensureInternal(s, state)
-	}
-	return k.ensureExternal(s, state)
 }
 
 // Ensure makes one switch and leaves the other as it is.
@@ -174,6 +146,51 @@ func (k Keeper) Check(s Switch) error {
 		return fmt.Errorf("switch %s: %w", s.Name, err)
 	}
 	return nil
+}
+
+// RemoveExternal gives the external switch's port everything back. The bridge
+// goes, unless somebody has a leg on it: those stay together, and are on the
+// switch again when a port is.
+func RemoveExternal() error {
+	if err := releaseOthers(""); err != nil {
+		return err
+	}
+	return removeEmpty(ExternalBridge)
+}
+
+// removeEmpty removes a bridge that nobody has a leg on.
+func removeEmpty(name string) error {
+	bridge, err := findBridge(name)
+	if err != nil || bridge == nil {
+		return err
+	}
+	links, err := netdev.Dump(netlink.LinkList)
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	if slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().MasterIndex == bridge.Attrs().Index }) {
+		return nil
+	}
+	return netdev.RemoveLink(name)
+}
+
+// Remove takes all switches away; ports get their addresses and routes back.
+func Remove() error {
+	return errors.Join(releaseOthers(""), removeNAT(), netdev.RemoveLink(ExternalBridge), netdev.RemoveLink(InternalBridge))
+}
+
+// ensure makes one switch what it is declared to be.
+func (k Keeper) ensure(s Switch, state *State) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	if err := k.keepFramesOutOfNetfilter(); err != nil {
+		return err
+	}
+	if s.Kind == Internal {
+		return k.ensureInternal(s, state)
+	}
+	return k.ensureExternal(s, state)
 }
 
 // check returns what can't be done about the declaration.
