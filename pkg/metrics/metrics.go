@@ -50,6 +50,7 @@ type Agent struct {
 	endpoints   changes
 	programming prometheus.Histogram
 	probes      map[string]*prometheus.CounterVec // by path
+	conflicts   prometheus.Counter
 
 	mu     sync.Mutex
 	oldest time.Time // change of Services that is not in force; zero: none
@@ -90,13 +91,14 @@ func New(reader Reader) *Agent {
 			Name: "kubeproxy_network_programming_duration_seconds", Help: "Time from what changed an endpoint to its being balanced so.",
 			Buckets: slices.Concat(prometheus.LinearBuckets(0.25, 0.25, 2), prometheus.LinearBuckets(1, 1, 59), prometheus.LinearBuckets(60, 5, 12), prometheus.LinearBuckets(120, 30, 7)),
 		}),
+		conflicts: counter("patchbay_address_conflicts_total", "LoadBalancer addresses that this node found in use by another machine, before they were given or afterwards."),
 		probes: map[string]*prometheus.CounterVec{
 			"/healthz": codes("kubeproxy_proxy_healthz_total", "Answers of /healthz."),
 			"/livez":   codes("kubeproxy_proxy_livez_total", "Answers of /livez."),
 		},
 	}
 	a.registry.MustRegister(a.passes, a.last, a.queued, a.failures, a.services.total, a.services.pending,
-		a.endpoints.total, a.endpoints.pending, a.programming, a.probes["/healthz"], a.probes["/livez"], collector{reader},
+		a.endpoints.total, a.endpoints.pending, a.programming, a.conflicts, a.probes["/healthz"], a.probes["/livez"], collector{reader},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return a
 }
@@ -118,6 +120,9 @@ func counter(name, help string) prometheus.Counter {
 func codes(name, help string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"code"})
 }
+
+// Conflict counts an address that another machine uses.
+func (a *Agent) Conflict() { a.conflicts.Inc() }
 
 // Changed counts an object's change.
 func (a *Agent) Changed(kind source.Kind) {

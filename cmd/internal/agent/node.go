@@ -17,6 +17,7 @@ import (
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/announce"
+	"github.com/patchbay-net/patchbay/pkg/announce/search"
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/datapath"
 	"github.com/patchbay-net/patchbay/pkg/metrics"
@@ -51,17 +52,20 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	routes := nodeRoutes(cfg, writer)
 	leases := store.New(cfg.Paths.Leases(), store.Options{InUse: podlink.Addrs, Damaged: func(err error) { log.Warn("leases", "err", err) }})
 	pods := podLeasing(cfg, leases, log)
+	searches := search.New(search.Options{Log: log})
 	r := reconcile.New(reconcile.Options{
 		Config: cfg, Datapath: dp, Writer: writer, Sender: sender, Members: announce.Static{}, Version: version(), Log: log,
 		Leases: leases,
 		Parts: []parts.Part{
 			pods.Part(),
 			routes.Part(),
+			searches.Part(),
 		},
 	})
 	pods.Wake = func() { r.Wake(leasing.PartName) }
 	routes.Wake, routes.Note = func() { r.Wake(noderoutes.PartName) }, func(err error) { r.Problem("agent/custom routes", err) }
 	counters := metrics.New(r)
+	searches.Wake, searches.Conflict = func() { r.Wake(search.PartName) }, counters.Conflict
 	health := func() monitor.Health {
 		h := r.Health()
 		if h.Synced {
@@ -94,10 +98,11 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 			r.Changed(watch.Event{Topic: watch.Lost}) // what happened before
 			return watch.Run(ctx, r.Changed)
 		},
-		"routes": func() error { return routes.Run(ctx) },
-		"leases": func() error { return pods.Run(ctx) },
-		"pods":   func() error { return src.Run(ctx, leasing.Kinds(), pods.Apply) },
-		"source": func() error { return src.Run(ctx, r.Kinds(), r.Apply) },
+		"routes":   func() error { return routes.Run(ctx) },
+		"searches": func() error { return searches.Run(ctx) },
+		"leases":   func() error { return pods.Run(ctx) },
+		"pods":     func() error { return src.Run(ctx, leasing.Kinds(), pods.Apply) },
+		"source":   func() error { return src.Run(ctx, r.Kinds(), r.Apply) },
 	} {
 		group.Go(func() error { return keep(ctx, f, func(err error) { r.Problem("agent/"+name, err) }) })
 	}
