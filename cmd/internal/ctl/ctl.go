@@ -115,12 +115,25 @@ It exits with 0 if all is well, 1 if something isn't, 2 if it was called wrongly
 	flags.StringVarP(&c.output, "output", "o", "table", "one of "+strings.Join(formats(), ", "))
 	flags.BoolVarP(&c.watch, "watch", "w", false, "look again and again, and print when something changed")
 	flags.DurationVar(&c.every, "interval", time.Second, "time between two looks of --watch")
-	root.AddCommand(
-		c.status(name), c.pods(name), c.services(name), c.addresses(name), c.leases(name), c.nics(name), c.drops(name),
-		c.routes(name), c.switches(name),
-	)
+	root.AddCommand(c.commands(name)...)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
+}
+
+// commands are the nouns, one to a line, and the tools.
+func (c *cli) commands(name string) []*cobra.Command {
+	return []*cobra.Command{
+		c.status(name),
+		c.pods(name),
+		c.services(name),
+		c.addresses(name),
+		c.leases(name),
+		c.nics(name),
+		c.switches(name),
+		c.routes(name),
+		c.drops(name),
+		c.trace(name),
+	}
 }
 
 // begin checks the settings and makes a client. What fails from here on isn't

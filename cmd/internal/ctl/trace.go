@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ctl
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/patchbay-net/patchbay/pkg/agentapi"
+)
+
+// trace is the tool that says what would happen to a packet.
+func (c *cli) trace(program string) *cobra.Command {
+	var r agentapi.TraceRequest
+	var tunnel string
+	cmd := &cobra.Command{
+		Use:   "trace FROM TO",
+		Short: "Say what would happen to a packet",
+		Long: `Say what would happen to a packet, step by step, by running this node's programs
+on it; nothing is changed and nothing is sent. FROM is a pod (NAMESPACE/NAME or
+an address), "node" for the node itself, "outside", or an address elsewhere,
+with or without port. TO is ADDRESS:PORT, or NAMESPACE/NAME:PORT of a Service.
+It exits with 1 if the packet would be dropped.`,
+		Example: examples(program, []string{"trace default/web-1 10.96.0.10:53 --proto udp", "trace 203.0.113.9 192.0.2.10:80 --nic eth1"}),
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r.From, r.To = args[0], args[1]
+			if tunnel != "" {
+				var err error
+				if r.Tunnel, err = netip.ParseAddr(tunnel); err != nil {
+					return fmt.Errorf("--tunnel: %w", err)
+				}
+			}
+			client, err := c.begin()
+			if err != nil {
+				return err
+			}
+			return c.show(cmd.Context(), func(ctx context.Context) ([]byte, error) {
+				t, err := client.Trace(ctx, r)
+				if err != nil {
+					return nil, err
+				}
+				return c.tell(t)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&r.Protocol, "proto", "p", "tcp", "tcp, udp, sctp or icmp")
+	f.StringSliceVar(&r.Flags, "flags", nil, "TCP's flags: syn, ack, fin, rst, psh (default syn)")
+	f.StringVar(&r.NIC, "nic", "", "the NIC that it comes in by, from elsewhere")
+	f.StringVar(&tunnel, "tunnel", "", "the node that it comes through the tunnel from")
+	f.StringVar(&r.MAC, "mac", "", "its source MAC")
+	f.Uint16Var(&r.SourcePort, "source-port", 0, "its source port (default 40000)")
+	f.Uint8Var(&r.TTL, "ttl", 0, "its hop limit (default 64)")
+	f.IntVar(&r.Length, "length", 0, "bytes after its headers")
+	f.BoolVar(&r.NoFragment, "df", false, "it may not be fragmented")
+	f.BoolVar(&r.Packets, "packets", false, "past the sockets' programs, as what calls no connect() sends")
+	return cmd
+}
+
+// tell prints a trace; one that ends in a drop isn't well.
+func (c *cli) tell(t agentapi.Trace) ([]byte, error) {
+	var text bytes.Buffer
+	switch c.output {
+	case "json", "yaml":
+		if err := encode(&text, c.output, t); err != nil {
+			return nil, err
+		}
+	default:
+		tellTrace(&text, t)
+	}
+	if t.There.End.Kind == "dropped" || t.There.End.Kind == "refused" || t.Back != nil && t.Back.End.Kind == "dropped" {
+		return text.Bytes(), errNotWell
+	}
+	return text.Bytes(), nil
+}
+
+func tellTrace(text *bytes.Buffer, t agentapi.Trace) {
+	if t.Socket != nil {
+		fmt.Fprintf(text, "socket      %s\n", t.Socket.Text)
+	}
+	fmt.Fprintf(text, "packet      %s\n", t.Packet)
+	for _, n := range t.Notes {
+		fmt.Fprintf(text, "note        %s\n", n)
+	}
+	tellWalk(text, t.There)
+	if t.Back != nil {
+		fmt.Fprintf(text, "\nand its answer\n")
+		tellWalk(text, *t.Back)
+	}
+}
+
+func tellWalk(text *bytes.Buffer, w agentapi.TraceWalk) {
+	for _, h := range w.Hops {
+		where := "the node's stack"
+		if h.Program != "" {
+			where = h.Program + " at " + h.Device
+		}
+		fmt.Fprintf(text, "\n%s: %s\n", where, h.Packet)
+		width := 0
+		for _, s := range h.Steps {
+			width = max(width, len(s.Topic))
+		}
+		for _, s := range h.Steps {
+			fmt.Fprintf(text, "  %s%s  %s\n", s.Topic, strings.Repeat(" ", width-len(s.Topic)), s.Text)
+		}
+	}
+	fmt.Fprintf(text, "\n→ %s\n", w.End.Text)
+	if w.End.Next != "" {
+		fmt.Fprintf(text, "  goes on there: %s\n", w.End.Next)
+	}
+}
