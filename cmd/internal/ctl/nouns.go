@@ -81,7 +81,7 @@ func backendList(s agentapi.Service) string {
 }
 
 func (c *cli) addresses(program string) *cobra.Command {
-	return noun[agentapi.Address]{
+	cmd := noun[agentapi.Address]{
 		use: "addresses", what: "ADDRESS", aliases: []string{"address", "addr"},
 		short:    "List the LoadBalancer addresses and who announces them",
 		long:     "List the LoadBalancer addresses: whose they are, which node announces each and\nwhy. ADDRESS is an address, or a Service's name or namespace/name.",
@@ -104,6 +104,8 @@ func (c *cli) addresses(program string) *cobra.Command {
 			})
 		},
 	}.command(c, program)
+	cmd.AddCommand(c.why(program))
+	return cmd
 }
 
 func expiry(a agentapi.Address) string {
