@@ -21,6 +21,7 @@ import (
 
 const usage = `usage: patchbayd [flags]                 run the agent
        patchbayd [flags] install-cni    copy the CNI binaries that lie beside this one
+       patchbayd [flags] gossip-key     put the cluster's key into gossip.keyFile; made if there is none
        patchbayd [flags] cleanup        remove everything that agent and pods have on this node
        patchbayd idle                   wait for SIGTERM
        patchbayd version
@@ -91,6 +92,12 @@ func do(ctx context.Context, verb string, o options) error {
 		return nil
 	case "install-cni":
 		return installCNI(o.dir)
+	case "gossip-key":
+		cfg, err := config.Load(o.config)
+		if err != nil {
+			return err
+		}
+		return gossipKey(ctx, cfg, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	case "cleanup":
 		cfg, err := config.Load(o.config)
 		if errors.Is(err, fs.ErrNotExist) {
