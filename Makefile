@@ -6,7 +6,7 @@ GOBUILD = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w"
 export GOTOOLCHAIN ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: build generate verify-generate test e2e bench demo lint fmt image clean help
+.PHONY: build generate verify-generate test cluster e2e bench demo lint fmt image clean help
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,9 +31,13 @@ demo: build ## two nodes, a web application and its database, a client outside
 test: build ## everything: unit, namespaces, rules, demo and its broken twin, a real cluster
 	@test/run.sh
 
-e2e: build ## the real cluster alone
+cluster: build ## the real cluster alone: the application, and upstream's conformance tests
 	@test/deps.sh
 	@test/cluster/run.sh
+
+e2e: build ## all of upstream's network tests, on a real cluster of six nodes that come and go
+	@test/deps.sh
+	@test/cluster/run.sh -all test
 
 bench: build ## measurements beside their peers; BENCH=failover RUNS=30 for some, as often
 	@test/deps.sh
