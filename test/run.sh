@@ -74,7 +74,7 @@ stage verify-generate make -s verify-generate
 stage demo make -s demo
 stage broken-demo broken_demo
 stage guests test/guest/run.sh
-stage cluster make -s e2e
+stage cluster make -s cluster
 stage kube-source kube_source
 
 printf '\n%s' "$summary"
