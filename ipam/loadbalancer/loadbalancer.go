@@ -137,6 +137,9 @@ type Input struct {
 	// Search tells what was found of a Reserved or Conflicted record's address; if
 	// nil, addresses are given without a search.
 	Search func(Record) Finding
+	// Rested tells for how long a Cooling record's address has rested; if nil, that
+	// is from its Since until Now.
+	Rested func(Record) time.Duration
 }
 
 // Assignment is what a Service has. Reason says why it lacks something that it
@@ -162,6 +165,7 @@ type Usage struct {
 	Pool                    string
 	Total, Used, Conflicted uint64
 	Strays                  uint64 // given out of the pool, which has them no more
+	Owners                  []Name // who has addresses of it, strays included; sorted
 }
 
 // Result is what to do, and in which order.

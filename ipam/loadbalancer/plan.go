@@ -44,6 +44,7 @@ type planner struct {
 	cursors  map[cursor]netip.Addr   // all before it has been given out once
 	taken    map[netip.Addr]bool
 	search   func(Record) Finding
+	measure  func(Record) time.Duration
 
 	conflicts []Conflict
 	early     int
@@ -67,6 +68,7 @@ func newPlanner(in Input) *planner {
 		cursors:  map[cursor]netip.Addr{},
 		taken:    map[netip.Addr]bool{},
 		search:   in.Search,
+		measure:  in.Rested,
 	}
 	slices.SortFunc(p.pools, func(a, b Pool) int {
 		return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Name, b.Name))
@@ -287,7 +289,15 @@ func (p *planner) coolDown(pool string) time.Duration {
 
 // rested returns for how long an address has been free. A clock that was set
 // back doesn't count against it.
-func (p *planner) rested(r *Record) time.Duration { return max(0, p.now.Sub(r.Since)) }
+func (p *planner) rested(r *Record) time.Duration {
+	if p.measure == nil {
+		return max(0, p.now.Sub(r.Since))
+	}
+	if p.before[r.Addr].State != Cooling {
+		return 0 // freed just now
+	}
+	return p.measure(*r)
+}
 
 func (p *planner) usage() []Usage {
 	list := make([]Usage, 0, len(p.pools))
@@ -302,11 +312,14 @@ func (p *planner) usage() []Usage {
 			}
 		}
 		for addr, r := range p.records {
+			has := pool.contains(addr)
+			if r.State.owned() && (has || r.Pool == pool.Name) {
+				u.Owners = append(u.Owners, r.Owners...)
+			}
 			switch {
-			case !pool.contains(addr):
-				if r.State.owned() && r.Pool == pool.Name {
-					u.Strays++
-				}
+			case !has && r.State.owned() && r.Pool == pool.Name:
+				u.Strays++
+			case !has:
 			case r.State == Conflicted:
 				u.Conflicted++
 				u.Used++
@@ -314,6 +327,8 @@ func (p *planner) usage() []Usage {
 				u.Used++
 			}
 		}
+		slices.SortFunc(u.Owners, Name.compare)
+		u.Owners = slices.Compact(u.Owners)
 		list = append(list, u)
 	}
 	slices.SortFunc(list, func(a, b Usage) int { return cmp.Compare(a.Pool, b.Pool) })

@@ -286,7 +286,7 @@ func TestPlanOrderOfWrites(t *testing.T) {
 	want := Result{
 		Put:     []Record{moved},
 		Release: []Record{freed(active("192.0.2.1", "x")), keyed("k", active("192.0.2.2", "y")), freed(active("192.0.2.3", "gone"))},
-		Usage:   []Usage{{Pool: "a", Total: 9, Used: 5}},
+		Usage:   []Usage{{Pool: "a", Total: 9, Used: 5, Owners: []Name{name("x"), name("y"), name("z")}}},
 	}
 	r.Assignments = nil
 	equal := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })

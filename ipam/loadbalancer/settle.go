@@ -23,7 +23,7 @@ func (p *planner) settle(svc *Service) Assignment {
 	var pending []netip.Addr
 	for _, c := range chosen {
 		if !slices.Contains(before, c.addr) {
-			p.take(c.addr, c.pool, svc, p.first())
+			p.take(c.addr, c.pool, svc, p.first(c.addr))
 			if c.early {
 				p.early++
 			}
@@ -56,8 +56,8 @@ func (p *planner) settle(svc *Service) Assignment {
 }
 
 // first is the state of an address that gets its first owner.
-func (p *planner) first() State {
-	if p.search == nil {
+func (p *planner) first(addr netip.Addr) State {
+	if p.search == nil || p.search(Record{Addr: addr, State: Reserved, Since: p.now}).Search == Impossible {
 		return Active
 	}
 	return Reserved

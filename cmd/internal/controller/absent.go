@@ -69,7 +69,7 @@ func (a *absentees) services(known []loadbalancer.Record) []loadbalancer.Service
 	}
 	standIns := map[loadbalancer.Name]*loadbalancer.Service{}
 	for _, record := range known {
-		if record.State != loadbalancer.Active {
+		if record.State != loadbalancer.Active && record.State != loadbalancer.Reserved {
 			continue
 		}
 		for _, owner := range record.Owners {

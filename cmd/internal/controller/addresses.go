@@ -5,13 +5,16 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/patchbay-net/patchbay/cmd/internal/controller/network"
 	"github.com/patchbay-net/patchbay/ipam/loadbalancer"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/source"
@@ -27,28 +30,39 @@ type addresses struct {
 	status  *statusWriter
 	absent  *absentees
 	counted func() []loadbalancer.Usage // of pools for pods and nodes; may be nil
+
+	searches *network.Searches
+	rests    *network.Rests
+	meter    *meter
 }
 
-func newAddresses(store *source.Store, to access, absent *absentees, class convert.Class, now func() time.Time, log *slog.Logger) *addresses {
+func newAddresses(store *source.Store, to access, absent *absentees, class convert.Class, log *slog.Logger) *addresses {
 	return &addresses{
 		store: store, class: class,
 		records: newRecords(store, to.writer),
-		status:  &statusWriter{store: store, writer: to.writer, events: to.events, now: now, log: log, written: map[writtenKey]written{}},
+		status:  &statusWriter{store: store, writer: to.writer, events: to.events, log: log, written: map[writtenKey]written{}},
 		absent:  absent,
+
+		searches: network.NewSearches(), rests: network.NewRests(), meter: newMeter(),
 	}
 }
 
 // reconcile brings records and statuses in line, once. It returns whether
-// something is to be tried again soon, though nothing changes.
-func (a *addresses) reconcile(ctx context.Context, now time.Time) (again bool, err error) {
+// something is to be tried again soon, though nothing changes. Wall is the time
+// of day: records have it, nothing is measured by it.
+func (a *addresses) reconcile(ctx context.Context, wall time.Time) (again bool, err error) {
 	a.status.missed = false
-	known, errRecords := a.records.list(now)
+	known, errRecords := a.records.list(time.Now())
 	if errRecords != nil {
 		// Its address may be given to somebody: giving any might give it twice.
 		return true, errRecords
 	}
 	pools, errPools := a.pools()
-	in := loadbalancer.Input{Now: now, Pools: pools, Records: known, Taken: a.taken()}
+	a.status.net = network.Read(a.store)
+	in := loadbalancer.Input{
+		Now: wall, Pools: pools, Records: known, Taken: a.taken(),
+		Search: a.searches.Finder(a.status.net, known), Rested: a.rests.Measure(known, wall),
+	}
 	for svc := range source.All[*corev1.Service](a.store, source.KindService) {
 		if a.class.Serves(svc) {
 			in.Services = append(in.Services, convert.LoadBalancer(svc))
@@ -56,25 +70,61 @@ func (a *addresses) reconcile(ctx context.Context, now time.Time) (again bool, e
 	}
 	in.Services = append(in.Services, a.absent.services(known)...)
 	result := loadbalancer.Plan(in)
-	errWrite := a.write(ctx, result, known, now)
+	errWrite := a.write(ctx, result, known)
+	a.tellSearches(result)
 	if a.counted != nil {
 		result.Usage = append(result.Usage, a.counted()...)
 	}
-	errUsage := a.status.pools(ctx, result.Usage, errPools)
+	errUsage := a.status.pools(ctx, result.Usage, errPools, a.conflicts(known))
+	a.meter.planned(result, a.status.net.Claims())
 	waiting := slices.ContainsFunc(result.Assignments, func(as loadbalancer.Assignment) bool {
-		return errors.Is(as.Reason, loadbalancer.ErrInUse) || errors.Is(as.Reason, loadbalancer.ErrExhausted)
+		return errors.Is(as.Reason, loadbalancer.ErrInUse) || errors.Is(as.Reason, loadbalancer.ErrExhausted) || errors.Is(as.Reason, loadbalancer.ErrSearching)
 	})
 	return waiting || a.status.missed, errors.Join(errWrite, errUsage)
+}
+
+// tellSearches tells the owners of addresses what the search for these found.
+func (a *addresses) tellSearches(result loadbalancer.Result) {
+	for _, c := range result.Conflicts {
+		text := fmt.Sprintf("another machine on the network uses %s (%s); it is not given", c.Addr, c.By)
+		a.status.warn(c.Owners, "AddressConflict", text)
+	}
+	for _, record := range result.Put {
+		if record.State == loadbalancer.Active && a.searches.Late(record.Addr) {
+			text := fmt.Sprintf("no agent searched the network for other machines with %s in time; it is given all the same", record.Addr)
+			a.status.warn(record.Owners, "NotSearched", text)
+		}
+	}
+}
+
+// conflicts returns the addresses of each pool that other machines use: those
+// found before they were given, and those claimed since.
+func (a *addresses) conflicts(known []loadbalancer.Record) map[string][]v1alpha1.AddressConflict {
+	by := map[string][]v1alpha1.AddressConflict{}
+	pools := map[netip.Addr]string{}
+	for _, r := range known {
+		pools[r.Addr] = r.Pool
+		if r.State == loadbalancer.Conflicted {
+			mac, node := a.status.net.Finder(r.Addr, r.Since)
+			by[r.Pool] = append(by[r.Pool], v1alpha1.AddressConflict{Address: r.Addr.String(), MAC: mac, Node: node, Since: metav1.NewTime(r.Since)})
+		}
+	}
+	for _, c := range a.status.net.Claims() {
+		if pool, ok := pools[c.Addr]; ok {
+			by[pool] = append(by[pool], v1alpha1.AddressConflict{Address: c.Addr.String(), MAC: c.MAC, Node: c.Node, Since: metav1.NewTime(c.Since)})
+		}
+	}
+	return by
 }
 
 // write carries a plan out: records of what is given, then the statuses, then
 // records of what is no longer in use. What one write fails for waits, the rest
 // goes on.
-func (a *addresses) write(ctx context.Context, result loadbalancer.Result, known []loadbalancer.Record, now time.Time) error {
+func (a *addresses) write(ctx context.Context, result loadbalancer.Result, known []loadbalancer.Record) error {
 	var errs []error
 	missing := map[netip.Addr]bool{} // whose record isn't durable
 	for _, record := range result.Put {
-		if err := a.records.put(ctx, record, now); err != nil {
+		if err := a.records.put(ctx, record, time.Now()); err != nil {
 			errs = append(errs, err)
 			missing[record.Addr] = true
 		}
@@ -93,12 +143,12 @@ func (a *addresses) write(ctx context.Context, result loadbalancer.Result, known
 	if err := a.clearOthers(ctx, known, stale); err != nil {
 		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, a.release(ctx, result, known, stale, now))...)
+	return errors.Join(append(errs, a.release(ctx, result, known, stale))...)
 }
 
 // release writes what is no longer in use, except of Services whose status may
 // still name it.
-func (a *addresses) release(ctx context.Context, result loadbalancer.Result, known []loadbalancer.Record, stale map[loadbalancer.Name]bool, now time.Time) error {
+func (a *addresses) release(ctx context.Context, result loadbalancer.Result, known []loadbalancer.Record, stale map[loadbalancer.Name]bool) error {
 	before := map[netip.Addr]loadbalancer.Record{}
 	for _, record := range known {
 		before[record.Addr] = record
@@ -109,12 +159,12 @@ func (a *addresses) release(ctx context.Context, result loadbalancer.Result, kno
 	var errs []error
 	for _, record := range result.Release {
 		if !named(record.Addr) {
-			errs = append(errs, a.records.put(ctx, record, now))
+			errs = append(errs, a.records.put(ctx, record, time.Now()))
 		}
 	}
 	for _, addr := range result.Forget {
 		if !named(addr) {
-			errs = append(errs, a.records.remove(ctx, before[addr], now))
+			errs = append(errs, a.records.remove(ctx, before[addr], time.Now()))
 		}
 	}
 	return errors.Join(errs...)
@@ -125,7 +175,7 @@ func (a *addresses) release(ctx context.Context, result loadbalancer.Result, kno
 func (a *addresses) clearOthers(ctx context.Context, known []loadbalancer.Record, stale map[loadbalancer.Name]bool) error {
 	var errs []error
 	for _, record := range known {
-		if record.State != loadbalancer.Active {
+		if record.State != loadbalancer.Active && record.State != loadbalancer.Reserved {
 			continue
 		}
 		for _, owner := range record.Owners {
@@ -170,8 +220,8 @@ func (a *addresses) labelsOf(name loadbalancer.Name) (service, namespace map[str
 	return service, namespace
 }
 
-// taken returns addresses that others have: nodes, Services by externalIPs, and
-// machines that were seen on the network.
+// taken returns addresses that others have, or nobody can have: nodes' and those
+// of their networks, and Services' externalIPs.
 func (a *addresses) taken() []netip.Addr {
 	var taken []netip.Addr
 	for obj := range source.All[*corev1.Node](a.store, source.KindNode) {
@@ -184,12 +234,6 @@ func (a *addresses) taken() []netip.Addr {
 			taken = append(taken, value.ExternalIPs...)
 		}
 	}
-	for pool := range source.All[*v1alpha1.IPPool](a.store, source.KindIPPool) {
-		for _, c := range pool.Status.Conflicts {
-			if addr, err := netip.ParseAddr(c.Address); err == nil {
-				taken = append(taken, addr)
-			}
-		}
-	}
+	taken = append(taken, a.status.net.Taken()...)
 	return append(taken, a.absent.addrs()...)
 }

@@ -28,7 +28,7 @@ const (
 type loop struct {
 	source    source.Source
 	store     *source.Store
-	now       func() time.Time
+	now       func() time.Time // of day: for what is written; nothing is measured by it
 	log       *slog.Logger
 	absent    *absentees
 	addresses *addresses
@@ -43,7 +43,7 @@ func newLoop(to access, class convert.Class, now func() time.Time, log *slog.Log
 	absent := newAbsentees(store)
 	l := &loop{
 		source: to.source, store: store, now: now, log: log, absent: absent,
-		addresses: newAddresses(store, to, absent, class, now, log),
+		addresses: newAddresses(store, to, absent, class, log),
 		blocks:    newNodeBlocks(store, to, absent, log),
 	}
 	l.routes = &nodeRoutes{store: store, status: l.addresses.status}
@@ -74,18 +74,18 @@ func (l *loop) Run(ctx context.Context) error {
 		})
 	}()
 	timer := time.NewTimer(resync)
-	due := l.now().Add(resync)
+	due := time.Now().Add(resync)
 	for {
 		select {
 		case ev := <-events:
 			l.take(ev)
-			if soon := l.now().Add(gather); soon.Before(due) {
+			if soon := time.Now().Add(gather); soon.Before(due) {
 				due = soon
 				timer.Reset(gather)
 			}
 		case <-timer.C:
 			wait := l.reconcile(ctx)
-			due = l.now().Add(wait)
+			due = time.Now().Add(wait)
 			timer.Reset(wait)
 		case err := <-done:
 			if err != nil {
@@ -115,11 +115,12 @@ func (l *loop) reconcile(ctx context.Context) time.Duration {
 	if l.synced != nil {
 		l.synced()
 	}
-	errBlocks := errors.Join(l.blocks.reconcile(ctx, l.now()), l.routes.reconcile(ctx))
+	errBlocks := errors.Join(l.blocks.reconcile(ctx, time.Now()), l.routes.reconcile(ctx))
 	again, err := l.addresses.reconcile(ctx, l.now())
 	err = errors.Join(err, errBlocks)
 	if err != nil && ctx.Err() == nil {
 		l.failures++
+		l.addresses.meter.failures.Inc()
 		wait := min(time.Second<<min(l.failures-1, 10), maxWait)
 		l.log.Error("reconcile", "error", err, "again", wait)
 		return wait

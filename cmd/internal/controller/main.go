@@ -24,14 +24,15 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/source/convert"
 )
 
-// healthAddress is where /healthz and /livez are served, unless told otherwise.
+// healthAddress is where /healthz, /livez and /metrics are served, unless told
+// otherwise.
 const healthAddress = ":10259"
 
 // Main runs the controller with these arguments and returns its exit status.
 func Main(args []string) int {
 	flags := flag.NewFlagSet("patchbay-controller", flag.ContinueOnError)
 	path := flags.String("config", config.DefaultPath, "configuration `file`")
-	health := flags.String("health", healthAddress, "`address` to serve /healthz on; none if empty")
+	health := flags.String("health", healthAddress, "`address` to serve /healthz and /metrics on; none if empty")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -66,17 +67,18 @@ func run(ctx context.Context, path, health string) error {
 		return err
 	}
 	var synced atomic.Bool
+	meter := newMeter()
 	group, ctx := errgroup.WithContext(ctx)
 	if health != "" {
 		group.Go(func() error {
-			return monitor.Server(ctx, health, monitor.Handler(func() monitor.Health { return monitor.Health{Synced: synced.Load()} }))
+			return monitor.Server(ctx, health, meter.handler(monitor.Handler(func() monitor.Health { return monitor.Health{Synced: synced.Load()} })))
 		})
 	}
 	class := convert.Class{Name: cfg.LoadBalancer.Class, Default: *cfg.LoadBalancer.Default}
 	group.Go(func() error {
 		return elect(ctx, func(ctx context.Context, to access) error {
 			l := newLoop(to, class, time.Now, log)
-			l.synced = func() { synced.Store(true) }
+			l.synced, l.addresses.meter = func() { synced.Store(true) }, meter
 			return l.Run(ctx)
 		})
 	})

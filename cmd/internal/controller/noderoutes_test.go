@@ -5,7 +5,6 @@ package controller
 import (
 	"context"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -48,7 +47,7 @@ func TestRouteStatusIsBroughtTogether(t *testing.T) {
 		put(source.KindNodeNetworkState, state)
 	}
 	put(source.KindNodeRoute, &v1alpha1.NodeRoute{ObjectMeta: metav1.ObjectMeta{Name: "cameras"}})
-	status := &statusWriter{store: store, writer: w, now: time.Now, written: map[writtenKey]written{}}
+	status := &statusWriter{store: store, writer: w, written: map[writtenKey]written{}}
 	if err := (&nodeRoutes{store, status}).reconcile(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,13 +19,21 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/patchbay-net/patchbay/cmd/internal/controller/network"
 	"github.com/patchbay-net/patchbay/ipam/loadbalancer"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/source"
 )
 
-// conditionAddress is the condition of a Service that tells how it fared.
-const conditionAddress = v1alpha1.Group + "/Address"
+// The conditions of a Service that tell how it fared, and that another machine
+// claims what it has.
+const (
+	conditionAddress  = v1alpha1.Group + "/Address"
+	conditionConflict = v1alpha1.Group + "/AddressConflict"
+)
+
+// maxConflicts is how many conflicts a pool's status has.
+const maxConflicts = 64
 
 // repeatAfter is when a status that the source doesn't show is written again.
 const repeatAfter = 5 * time.Second
@@ -35,7 +44,7 @@ type statusWriter struct {
 	store   *source.Store
 	writer  source.Writer
 	events  recorder
-	now     func() time.Time
+	net     network.View
 	log     *slog.Logger
 	written map[writtenKey]written
 	missed  bool // an object was not there
@@ -65,19 +74,72 @@ func (s *statusWriter) service(ctx context.Context, as loadbalancer.Assignment) 
 		mode := corev1.LoadBalancerIPModeVIP
 		want.Status.LoadBalancer.Ingress = append(want.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: addr.String(), IPMode: &mode})
 	}
-	condition := metav1.Condition{Type: conditionAddress, Status: metav1.ConditionTrue, Reason: "Assigned"}
-	if as.Reason != nil {
-		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, reasonOf(as.Reason), oneLine(as.Reason)
-	}
-	if meta.SetStatusCondition(&want.Status.Conditions, condition) && as.Reason != nil {
-		s.log.Warn("no address as wished", "service", key.String(), "reason", condition.Message)
-		s.events.Event(svc, corev1.EventTypeWarning, condition.Reason, condition.Message)
-	}
+	s.conditions(svc, as, &want.Status.Conditions)
 	if !slices.EqualFunc(svc.Status.LoadBalancer.Ingress, want.Status.LoadBalancer.Ingress, sameIP) {
 		s.log.Info("addresses assigned", "service", key.String(), "addresses", as.Addrs)
 		s.events.Event(svc, corev1.EventTypeNormal, "AddressesAssigned", fmt.Sprint(as.Addrs))
 	}
 	return s.update(ctx, source.KindService, svc.Status, want.Status, want)
+}
+
+// conditions sets what is to be said of a Service's addresses, and tells it too
+// if it is new and not all is well.
+func (s *statusWriter) conditions(svc *corev1.Service, as loadbalancer.Assignment, list *[]metav1.Condition) {
+	condition := metav1.Condition{Type: conditionAddress, Status: metav1.ConditionTrue, Reason: "Assigned", Message: s.remarks(as)}
+	if as.Reason != nil {
+		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, reasonOf(as.Reason), oneLine(as.Reason)
+	}
+	if meta.SetStatusCondition(list, condition) && condition.Message != "" {
+		s.tell(svc, condition, corev1.EventTypeWarning)
+	}
+	var claims []string
+	for _, c := range s.net.Claims() {
+		if slices.Contains(as.Addrs, c.Addr) {
+			claims = append(claims, fmt.Sprintf("another machine on the network claims %s (%s)", c.Addr, c))
+		}
+	}
+	if len(claims) == 0 {
+		meta.RemoveStatusCondition(list, conditionConflict)
+		return
+	}
+	condition = metav1.Condition{Type: conditionConflict, Status: metav1.ConditionTrue, Reason: "AddressConflict", Message: strings.Join(claims, "; ")}
+	if meta.SetStatusCondition(list, condition) {
+		s.tell(svc, condition, corev1.EventTypeWarning)
+	}
+}
+
+// tell tells what a condition says.
+func (s *statusWriter) tell(svc *corev1.Service, condition metav1.Condition, eventType string) {
+	if condition.Reason == "Searching" {
+		s.log.Info("address reserved", "service", source.KeyOf(svc).String(), "message", condition.Message)
+		return
+	}
+	s.log.Warn("addresses not as wished", "service", source.KeyOf(svc).String(), "reason", condition.Reason, "message", condition.Message)
+	s.events.Event(svc, eventType, condition.Reason, condition.Message)
+}
+
+// remarks says what is odd about addresses that a Service has.
+func (s *statusWriter) remarks(as loadbalancer.Assignment) string {
+	var remarks []string
+	for _, addr := range as.Strays {
+		remarks = append(remarks, fmt.Sprintf("no pool has %s any more; the Service keeps it until it asks for another", addr))
+	}
+	for _, addr := range as.Addrs {
+		if s.net.Unreached(addr) {
+			remarks = append(remarks, fmt.Sprintf("no node has an external NIC on the network of %s: none announces it", addr))
+		}
+	}
+	return strings.Join(remarks, "; ")
+}
+
+// warn tells Services something.
+func (s *statusWriter) warn(names []loadbalancer.Name, reason, message string) {
+	for _, name := range names {
+		s.log.Warn(message, "service", name.String())
+		if svc, ok := source.Get[*corev1.Service](s.store, source.KindService, source.Key(name)); ok {
+			s.events.Event(svc, corev1.EventTypeWarning, reason, message)
+		}
+	}
 }
 
 func sameIP(a, b corev1.LoadBalancerIngress) bool { return a.IP == b.IP }
@@ -89,18 +151,23 @@ func (s *statusWriter) clear(ctx context.Context, svc *corev1.Service, addr neti
 		return in.IP == addr.String()
 	})
 	meta.RemoveStatusCondition(&want.Status.Conditions, conditionAddress)
+	meta.RemoveStatusCondition(&want.Status.Conditions, conditionConflict)
 	return s.update(ctx, source.KindService, svc.Status, want.Status, want)
 }
 
 // pools writes the counts of the pools that give addresses to Services, what is
 // wrong with the others, and of pools of any use which overlap.
-func (s *statusWriter) pools(ctx context.Context, usage []loadbalancer.Usage, bad map[string]error) error {
+func (s *statusWriter) pools(ctx context.Context, usage []loadbalancer.Usage, bad map[string]error, conflicts map[string][]v1alpha1.AddressConflict) error {
 	pools := source.List[*v1alpha1.IPPool](s.store, source.KindIPPool)
 	overlapping := overlaps(pools)
 	var errs []error
 	for _, pool := range pools {
 		errs = append(errs, s.pool(ctx, pool, func(st *v1alpha1.IPPoolStatus) {
 			s.describe(st, pool.Name, usage, bad[pool.Name])
+			if pool.Spec.Use == v1alpha1.UseLoadBalancer {
+				s.conflicts(st, pool.Name, conflicts[pool.Name])
+				s.draining(st, pool, usage)
+			}
 			s.overlapping(st, pool.Name, overlapping[pool.Name])
 		}))
 	}
@@ -120,6 +187,62 @@ func (s *statusWriter) describe(st *v1alpha1.IPPoolStatus, name string, usage []
 			set(st, "Exhausted", conditionStatus(st.Free == 0), "Counted", "")
 		}
 	}
+}
+
+// conflicts lists the addresses of a pool that other machines use, the latest.
+func (s *statusWriter) conflicts(st *v1alpha1.IPPoolStatus, pool string, list []v1alpha1.AddressConflict) {
+	slices.SortStableFunc(list, func(a, b v1alpha1.AddressConflict) int {
+		return cmp.Or(b.Since.Compare(a.Since.Time), cmp.Compare(a.Address, b.Address))
+	})
+	list = slices.CompactFunc(list, func(a, b v1alpha1.AddressConflict) bool { return a.Address == b.Address })
+	st.Conflicts = list[:min(len(list), maxConflicts)]
+	message := ""
+	for _, c := range list[:min(len(list), 3)] {
+		message += fmt.Sprintf("%s is used by %s; ", c.Address, c.MAC)
+	}
+	message = strings.TrimSuffix(message, "; ")
+	if len(list) > 3 {
+		message += fmt.Sprintf("; and %d more", len(list)-3)
+	}
+	if len(list) == 0 && meta.FindStatusCondition(st.Conditions, "Conflicted") == nil {
+		return
+	}
+	if set(st, "Conflicted", conditionStatus(len(list) > 0), "Searched", message) && len(list) > 0 {
+		s.log.Warn("addresses of a pool are in use by others", "pool", pool, "message", message)
+	}
+}
+
+// draining sets the condition of a pool that gives nothing any more, or whose
+// addresses became fewer: who still has addresses that it no longer gives.
+func (s *statusWriter) draining(st *v1alpha1.IPPoolStatus, pool *v1alpha1.IPPool, usage []loadbalancer.Usage) {
+	i := slices.IndexFunc(usage, func(u loadbalancer.Usage) bool { return u.Pool == pool.Name })
+	if i < 0 {
+		return
+	}
+	u := usage[i]
+	switch {
+	case pool.Spec.Disabled && len(u.Owners) > 0:
+		set(st, "Draining", metav1.ConditionTrue, "InUse", "disabled; addresses are still those of "+names(u.Owners))
+	case pool.Spec.Disabled:
+		set(st, "Draining", metav1.ConditionFalse, "Drained", "disabled; no Service has an address of it")
+	case u.Strays > 0:
+		set(st, "Draining", metav1.ConditionTrue, "Shrunk", fmt.Sprintf("%d addresses that it gave are no longer its own; their Services keep them", u.Strays))
+	default:
+		meta.RemoveStatusCondition(&st.Conditions, "Draining")
+	}
+}
+
+// names writes the first names of a list.
+func names(list []loadbalancer.Name) string {
+	const most = 10
+	texts := make([]string, 0, most)
+	for _, name := range list[:min(len(list), most)] {
+		texts = append(texts, name.String())
+	}
+	if len(list) > most {
+		texts = append(texts, fmt.Sprintf("and %d more", len(list)-most))
+	}
+	return strings.Join(texts, ", ")
 }
 
 // overlapping sets the condition of a pool that overlaps another, or did.
@@ -163,7 +286,7 @@ func (s *statusWriter) update(ctx context.Context, kind source.Kind, have, want 
 		return nil
 	}
 	last, ok := s.written[key]
-	if ok && s.now().Sub(last.at) < repeatAfter && equality.Semantic.DeepEqual(last.status, want) {
+	if ok && time.Since(last.at) < repeatAfter && equality.Semantic.DeepEqual(last.status, want) {
 		return nil
 	}
 	if err := s.writer.UpdateStatus(ctx, obj); err != nil {
@@ -175,19 +298,23 @@ func (s *statusWriter) update(ctx context.Context, kind source.Kind, have, want 
 		}
 		return fmt.Errorf("write status of %s %s: %w", kind, key.key, err)
 	}
-	s.written[key] = written{want, s.now()}
+	s.written[key] = written{want, time.Now()}
 	return nil
 }
 
 // reasonOf names the kind of a reason, as conditions need it.
 func reasonOf(err error) string {
 	switch {
+	case errors.Is(err, loadbalancer.ErrConflict):
+		return "AddressConflict"
 	case errors.Is(err, loadbalancer.ErrExhausted):
 		return "PoolExhausted"
 	case errors.Is(err, loadbalancer.ErrInUse):
 		return "AddressInUse"
 	case errors.Is(err, loadbalancer.ErrNoPool):
 		return "NoPool"
+	case errors.Is(err, loadbalancer.ErrSearching):
+		return "Searching"
 	}
 	return "InvalidRequest"
 }

@@ -110,8 +110,7 @@ func splitList(s string) []string {
 	return list
 }
 
-// Record returns what the durable record says. A reserved address is as good as
-// given.
+// Record returns what the durable record says.
 func Record(obj *v1alpha1.IPAllocation) (loadbalancer.Record, error) {
 	addr, err := parseAddr(obj.Spec.Address)
 	if err != nil {
@@ -123,6 +122,8 @@ func Record(obj *v1alpha1.IPAllocation) (loadbalancer.Record, error) {
 		r.State = loadbalancer.Cooling
 	case v1alpha1.AllocationConflicted:
 		r.State = loadbalancer.Conflicted
+	case v1alpha1.AllocationReserved:
+		r.State = loadbalancer.Reserved
 	}
 	for _, owner := range obj.Spec.Owners {
 		r.Owners = append(r.Owners, loadbalancer.Name{Namespace: owner.Namespace, Name: owner.Name})
@@ -144,6 +145,8 @@ func Allocation(r loadbalancer.Record) *v1alpha1.IPAllocation {
 		obj.Spec.State = v1alpha1.AllocationCooling
 	case loadbalancer.Conflicted:
 		obj.Spec.State = v1alpha1.AllocationConflicted
+	case loadbalancer.Reserved:
+		obj.Spec.State = v1alpha1.AllocationReserved
 	}
 	for _, owner := range r.Owners {
 		obj.Spec.Owners = append(obj.Spec.Owners, v1alpha1.ServiceReference{Namespace: owner.Namespace, Name: owner.Name})

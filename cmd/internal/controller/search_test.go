@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
+	"github.com/patchbay-net/patchbay/pkg/source"
+)
+
+// agent stands for the agent of a node with an external NIC: it reports of
+// every search after a while, as occupied says.
+type agent struct {
+	c        *cluster
+	takes    time.Duration
+	mu       sync.Mutex
+	occupied map[string]bool
+	claims   []v1alpha1.AddressConflict
+}
+
+func (c *cluster) node(name, address string) {
+	c.put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{
+		Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: address}}}})
+}
+
+func newAgent(c *cluster, occupied ...string) *agent {
+	a := &agent{c: c, takes: 5 * time.Second, occupied: map[string]bool{}}
+	for _, addr := range occupied {
+		a.occupied[addr] = true
+	}
+	c.node("n1", "10.0.0.1")
+	return a
+}
+
+func (a *agent) set(f func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f()
+}
+
+// run reports until stopped.
+func (a *agent) run() (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	seen := map[string]time.Time{} // address and since → when first seen
+	var last []v1alpha1.ProbeState
+	go func() {
+		defer close(ended)
+		for first := true; ; first = false {
+			var probes []v1alpha1.ProbeState
+			a.mu.Lock()
+			for _, obj := range a.c.snapshot()[source.KindIPAllocation] {
+				spec := obj.(*v1alpha1.IPAllocation).Spec
+				if spec.State != v1alpha1.AllocationReserved && spec.State != v1alpha1.AllocationConflicted {
+					continue
+				}
+				key := spec.Address + spec.Since.String()
+				if seen[key].IsZero() {
+					seen[key] = time.Now()
+				}
+				if time.Since(seen[key]) < a.takes {
+					continue
+				}
+				p := v1alpha1.ProbeState{Address: spec.Address, Since: spec.Since, Result: v1alpha1.ProbeFree}
+				if a.occupied[spec.Address] {
+					p.Result, p.MAC = v1alpha1.ProbeConflict, "02:00:00:00:00:09"
+				}
+				probes = append(probes, p)
+			}
+			slices.SortFunc(probes, func(x, y v1alpha1.ProbeState) int { return strings.Compare(x.Address, y.Address) })
+			if first || !slices.Equal(probes, last) || len(a.claims) > 0 {
+				last = probes
+				state := &v1alpha1.NodeNetworkState{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
+				state.Status.NICs = []v1alpha1.NICState{{Name: "eth1", Role: "external", Carrier: true, Addresses: []string{"192.0.2.10/28", "fe80::1/64"}}}
+				state.Status.Probes, state.Status.Conflicts = probes, slices.Clone(a.claims)
+				a.c.put(state)
+			}
+			a.mu.Unlock()
+			select {
+			case <-done:
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+// begin starts a loop that waits for agents.
+func begin(t *testing.T, c *cluster, now func() time.Time) (stop func()) {
+	t.Helper()
+	l := newLoop(access{c, c, c}, ourClass(), now, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("want a clean end, got %v", err)
+		}
+	}
+}
+
+func (c *cluster) condition(name, kind string) metav1.Condition {
+	if found := meta.FindStatusCondition(c.service(name).Status.Conditions, kind); found != nil {
+		return *found
+	}
+	return metav1.Condition{}
+}
+
+func (c *cluster) pool() v1alpha1.IPPoolStatus {
+	return c.snapshot()[source.KindIPPool][source.Key{Name: "external"}].(*v1alpha1.IPPool).Status
+}
+
+// TestSearchBeforeUse: reserved first, given when found free, passed over when
+// occupied, and given after all once the other machine is gone.
+func TestSearchBeforeUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		c.put(pool("192.0.2.0/28"))
+		a := newAgent(c, "192.0.2.1", "192.0.2.7")
+		defer a.run()()
+		defer begin(t, c, time.Now)()
+		c.put(lb("web"))
+		c.put(lb("fixed", asking("192.0.2.7")))
+		time.Sleep(2 * time.Second)
+		if got := c.addrs("web"); got != "" || c.condition("web", conditionAddress).Reason != "Searching" {
+			t.Errorf("want no address yet and the reason, got %q, %+v", got, c.condition("web", conditionAddress))
+		}
+		time.Sleep(15 * time.Second)
+		c.check(t)
+		if got := c.addrs("web"); got != "192.0.2.2" {
+			t.Errorf("want the next address, got %q: %+v", got, c.condition("web", conditionAddress))
+		}
+		why := c.condition("fixed", conditionAddress)
+		if c.addrs("fixed") != "" || why.Reason != "AddressConflict" || !strings.Contains(why.Message, "02:00:00:00:00:09, seen by node n1") {
+			t.Errorf("want the requested one to wait and why, got %q, %+v", c.addrs("fixed"), why)
+		}
+		st := c.pool()
+		if st.Conflicted != 2 || len(st.Conflicts) != 2 || st.Conflicts[0].MAC != "02:00:00:00:00:09" || st.Conflicts[0].Node != "n1" || !meta.IsStatusConditionTrue(st.Conditions, "Conflicted") {
+			t.Errorf("want both conflicts in the pool's status, got %+v", st)
+		}
+		a.set(func() { clear(a.occupied) })
+		time.Sleep(30 * time.Second)
+		if got := c.addrs("fixed"); got != "192.0.2.7" || c.addrs("web") != "192.0.2.2" || c.pool().Conflicted != 0 || len(c.pool().Conflicts) != 0 {
+			t.Errorf("want the requested one given once it is free, got %q; pool %+v", got, c.pool())
+		}
+		for _, want := range []string{"web Warning AddressConflict: another machine on the network uses 192.0.2.1", "fixed Warning AddressConflict: another machine"} {
+			if !slices.ContainsFunc(c.said, func(line string) bool { return strings.HasPrefix(line, want) }) {
+				t.Errorf("want event %q, got %q", want, c.said)
+			}
+		}
+	})
+}
+
+// TestClaims: another machine that claims an address in use is told of, and the
+// Service keeps the address.
+func TestClaims(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		c.put(pool("192.0.2.0/28"))
+		a := newAgent(c)
+		defer a.run()()
+		defer begin(t, c, time.Now)()
+		c.put(lb("web"))
+		time.Sleep(10 * time.Second)
+		a.set(func() {
+			a.claims = []v1alpha1.AddressConflict{{Address: "192.0.2.1", MAC: "02:00:00:00:00:09", Since: metav1.Now()}}
+		})
+		time.Sleep(2 * time.Second)
+		condition := c.condition("web", conditionConflict)
+		if c.addrs("web") != "192.0.2.1" || condition.Status != metav1.ConditionTrue || len(c.pool().Conflicts) != 1 {
+			t.Errorf("want the conflict told and the address kept, got %q, %+v, %+v", c.addrs("web"), condition, c.pool())
+		}
+		a.set(func() { a.claims = []v1alpha1.AddressConflict{} })
+		a.c.put(lb("other")) // has the agent report
+		time.Sleep(10 * time.Second)
+		if condition := c.condition("web", conditionConflict); condition.Status == metav1.ConditionTrue || len(c.pool().Conflicts) != 0 {
+			t.Errorf("want it over, got %+v, %+v", condition, c.pool())
+		}
+	})
+}
+
+// TestNobodySearches: an address is given late rather than never.
+func TestNobodySearches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		c.put(pool("192.0.2.0/28"))
+		c.node("n1", "10.0.0.1")
+		defer begin(t, c, time.Now)()
+		c.put(lb("web"))
+		time.Sleep(20 * time.Second)
+		if got := c.addrs("web"); got != "" {
+			t.Errorf("want an agent waited for, got %q", got)
+		}
+		time.Sleep(30 * time.Second)
+		if got := c.addrs("web"); got != "192.0.2.1" || !slices.ContainsFunc(c.said, func(s string) bool { return strings.Contains(s, "NotSearched") }) {
+			t.Errorf("want it given and told, got %q, %q", got, c.said)
+		}
+		c.put(&v1alpha1.NodeNetworkState{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Status: v1alpha1.NodeNetworkStateStatus{
+			NICs: []v1alpha1.NICState{{Name: "eth0", Role: "external", Addresses: []string{"198.51.100.1/24"}}}}})
+		c.put(lb("api"))
+		time.Sleep(time.Second)
+		condition := c.condition("api", conditionAddress)
+		if got := c.addrs("api"); got != "192.0.2.2" || !strings.Contains(condition.Message, "no node has an external NIC on the network") {
+			t.Errorf("want it given at once and the odd told, got %q, %+v", got, condition)
+		}
+	})
+}
+
+// TestNetworksOwnAddresses: neither the addresses of nodes' NICs nor those that
+// no machine of their network can have are given, though a range has them.
+func TestNetworksOwnAddresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		p := pool("192.0.2.0/28")
+		p.Spec.CIDRs, p.Spec.Ranges = nil, []v1alpha1.IPRange{{First: "192.0.2.8", Last: "192.0.2.17"}}
+		p.Spec.Exclude, p.Spec.Gateway = []string{"192.0.2.8"}, "192.0.2.9"
+		c.put(p)
+		defer newAgent(c).run()()
+		defer begin(t, c, time.Now)()
+		for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+			c.put(lb(name))
+		}
+		time.Sleep(20 * time.Second)
+		given := ""
+		for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+			given += c.addrs(name) + " "
+		}
+		// .8 is excluded, .9 the gateway, .10 the node's NIC, .15 its network's broadcast address.
+		if given != "192.0.2.11 192.0.2.12 192.0.2.13 192.0.2.14 192.0.2.16 192.0.2.17   " {
+			t.Errorf("want neither the excluded nor the network's own, got %q", given)
+		}
+	})
+}
+
+// TestPoolsEnd: what becomes of the addresses of a pool that is disabled,
+// shrunk or removed: they stay, and it is told.
+func TestPoolsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		c.put(pool("192.0.2.0/29"))
+		defer start(t, c)()
+		c.put(lb("web"))
+		time.Sleep(time.Second)
+		disabled := pool("192.0.2.0/29")
+		disabled.Spec.Disabled = true
+		c.put(disabled)
+		c.put(lb("api"))
+		time.Sleep(time.Second)
+		draining := meta.FindStatusCondition(c.pool().Conditions, "Draining")
+		if c.addrs("web") != "192.0.2.1" || c.addrs("api") != "" || draining == nil || !strings.Contains(draining.Message, "default/web") {
+			t.Errorf("disabled: want web's address kept, none given and it told, got %q, %q, %+v", c.addrs("web"), c.addrs("api"), draining)
+		}
+		c.remove(source.KindService, source.Key{Namespace: "default", Name: "web"})
+		time.Sleep(time.Second)
+		if draining = meta.FindStatusCondition(c.pool().Conditions, "Draining"); draining == nil || draining.Reason != "Drained" {
+			t.Errorf("drained: want it told, got %+v", draining)
+		}
+		c.put(pool("192.0.2.0/29"))
+		c.put(lb("web"))
+		time.Sleep(time.Second)
+		had := c.addrs("web")
+		c.put(pool("192.0.2.64/29"))
+		time.Sleep(time.Second)
+		draining = meta.FindStatusCondition(c.pool().Conditions, "Draining")
+		if c.addrs("web") != had || draining == nil || draining.Reason != "Shrunk" || !strings.Contains(c.condition("web", conditionAddress).Message, "no pool has "+had) {
+			t.Errorf("shrunk: want %s kept and it told, got %q, %+v, %+v", had, c.addrs("web"), draining, c.condition("web", conditionAddress))
+		}
+		c.remove(source.KindIPPool, source.Key{Name: "external"})
+		time.Sleep(time.Second)
+		if got := c.addrs("web"); got != had {
+			t.Errorf("removed: want %s kept, got %q", had, got)
+		}
+	})
+}
+
+// TestClockJumps: the wall clock jumps by a day and back, again and again; no
+// address moves, none is given before it has rested, and one that has rested is.
+func TestClockJumps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(1, 2))
+		var mu sync.Mutex
+		offset := time.Duration(0)
+		wall := func() time.Time {
+			mu.Lock()
+			defer mu.Unlock()
+			return time.Now().Round(0).Add(offset)
+		}
+		jump := func() {
+			mu.Lock()
+			defer mu.Unlock()
+			offset = []time.Duration{-24 * time.Hour, 0, 24 * time.Hour}[r.IntN(3)]
+		}
+		c := newCluster()
+		c.put(pool("192.0.2.0/29"))
+		l := newLoop(access{c, c, c}, ourClass(), wall, slog.New(slog.DiscardHandler))
+		l.addresses.searches.Patience = 0
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- l.Run(ctx) }()
+		for _, name := range []string{"a", "b", "c"} {
+			c.put(lb(name))
+		}
+		time.Sleep(time.Second)
+		for range 100 {
+			jump()
+			c.put(lb("passing"))
+			time.Sleep(time.Second)
+			at := c.addrs("passing")
+			c.remove(source.KindService, source.Key{Namespace: "default", Name: "passing"})
+			time.Sleep(time.Second)
+			jump()
+			c.put(lb("next"))
+			time.Sleep(time.Second)
+			if got := c.addrs("next"); got == at || got == "" {
+				t.Fatalf("want an address that has rested, not %s, got %q", at, got)
+			}
+			c.remove(source.KindService, source.Key{Namespace: "default", Name: "next"})
+			time.Sleep(70 * time.Second)
+			for i, name := range []string{"a", "b", "c"} {
+				if got, want := c.addrs(name), netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}).String(); got != want {
+					t.Fatalf("want %s to keep %s, got %q", name, want, got)
+				}
+			}
+			c.check(t)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
