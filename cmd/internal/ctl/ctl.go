@@ -116,7 +116,7 @@ It exits with 0 if all is well, 1 if something isn't, 2 if it was called wrongly
 	flags.BoolVarP(&c.watch, "watch", "w", false, "look again and again, and print when something changed")
 	flags.DurationVar(&c.every, "interval", time.Second, "time between two looks of --watch")
 	root.AddCommand(c.commands(name)...)
-	root.CompletionOptions.HiddenDefaultCmd = true
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats(), cobra.ShellCompDirectiveNoFileComp)) // it is there
 	return root
 }
 
@@ -128,11 +128,14 @@ func (c *cli) commands(name string) []*cobra.Command {
 		c.services(name),
 		c.addresses(name),
 		c.leases(name),
+		c.ipam(name),
 		c.nics(name),
 		c.switches(name),
 		c.routes(name),
+		c.nodes(name),
 		c.drops(name),
 		c.trace(name),
+		c.completion(name),
 	}
 }
 
@@ -146,5 +149,5 @@ func (c *cli) begin() (agentapi.Client, error) {
 		return agentapi.Client{}, fmt.Errorf("--interval %s is not positive", c.every)
 	}
 	c.called = true
-	return agentapi.Client{Path: c.socket, Timeout: 5 * time.Second}, nil
+	return c.client()
 }

@@ -35,6 +35,8 @@ func (n noun[T]) command(c *cli, program string) *cobra.Command {
 		Long:    n.long,
 		Example: examples(program, n.examples),
 		Args:    cobra.MaximumNArgs(1),
+
+		ValidArgsFunction: n.complete(c),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.begin()
 			if err != nil {
