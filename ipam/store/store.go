@@ -3,6 +3,7 @@
 package store
 
 import (
+	"bytes"
 	"net/netip"
 	"slices"
 	"time"
@@ -122,6 +123,23 @@ func (s *Store) Find(key Key) (lease Lease, found bool, err error) {
 		return err
 	})
 	return lease, found, err
+}
+
+// OfContainer returns the leases of all interfaces of a container that have a
+// readable record.
+func (s *Store) OfContainer(containerID string) (leases []Lease, err error) {
+	err = s.transact(func(t *tables) error {
+		leases = nil
+		prefix := Key{ContainerID: containerID}.bytes()
+		cursor := t.leases.Cursor()
+		for k, v := cursor.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = cursor.Next() {
+			if l, err := decodeRecord(k, v); err == nil {
+				leases = append(leases, l)
+			}
+		}
+		return nil
+	})
+	return leases, err
 }
 
 // Release ends the lease of an attachment: its addresses begin to rest. A

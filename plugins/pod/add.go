@@ -47,18 +47,22 @@ func add(args *skel.CmdArgs) error {
 		return err
 	}
 	defer gate.Close()
-	return c.attach(source, ns)
+	plan, err := c.plan() // behind the gate: a block that is drained waits for those who were told of it
+	if err != nil {
+		return err
+	}
+	return c.attach(source, ns, plan)
 }
 
 // attach makes the interface and prints the result: every step or none. What
 // was done is undone in reverse until the result is out.
-func (c *conf) attach(source addresses, ns *netns.Namespace) (err error) {
+func (c *conf) attach(source addresses, ns *netns.Namespace, plan agentapi.PodPlan) (err error) {
 	undo := func(f func() error) {
 		if err != nil {
 			err = errors.Join(err, f())
 		}
 	}
-	has, err := source.add()
+	has, err := source.add(plan)
 	if err != nil {
 		return err
 	}
@@ -71,6 +75,13 @@ func (c *conf) attach(source addresses, ns *netns.Namespace) (err error) {
 	}
 	defer undo(func() error { return podlink.Remove(link.HostName) })
 
+	leases := c.legStore(source)
+	legs, err := c.addLegs(leases, ns, plan.Legs)
+	if err != nil {
+		return err
+	}
+	defer undo(func() error { return removeLegs(leases, legs) })
+
 	endpoint, err := c.endpoint(index, has)
 	if err != nil {
 		return err
@@ -80,7 +91,9 @@ func (c *conf) attach(source addresses, ns *netns.Namespace) (err error) {
 	}
 	defer undo(func() error { return c.forget(index, has) })
 
-	return types.PrintResult(c.result(has), c.CNIVersion)
+	result := c.result(has)
+	c.addLegsTo(result, legs)
+	return types.PrintResult(result, c.CNIVersion)
 }
 
 // openPod opens the pod's namespace, which must not be the node's.

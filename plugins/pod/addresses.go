@@ -11,6 +11,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/patchbay-net/patchbay/ipam/store"
+	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/netdev/podlink"
 	"github.com/patchbay-net/patchbay/plugins/delegate"
 	"github.com/patchbay-net/patchbay/plugins/ipam"
@@ -25,7 +26,7 @@ type leased struct {
 
 // addresses is where a pod's addresses come from.
 type addresses interface {
-	add() (leased, error)
+	add(agentapi.PodPlan) (leased, error)
 	del() error
 	find() (leased, error) // what is known without a previous result; all zero if nothing
 	check() (leased, error)
@@ -52,7 +53,10 @@ type inProcess struct {
 	n *ipam.Network
 }
 
-func (p *inProcess) add() (leased, error) {
+func (p *inProcess) add(plan agentapi.PodPlan) (leased, error) {
+	if err := p.use(plan); err != nil {
+		return leased{}, err
+	}
 	mac := p.c.podMAC()
 	lease, err := p.n.Allocate(p.c.key, store.Lease{Netns: p.c.args.Netns, MAC: mac.String(), Ports: p.c.ports})
 	return fromLease(lease), err
@@ -87,7 +91,7 @@ func (p *inProcess) gc(valid []store.Key, end func(store.Key) error) error {
 // delegated is another IPAM plugin, executed with our own input.
 type delegated struct{ c *conf }
 
-func (d *delegated) add() (leased, error) {
+func (d *delegated) add(agentapi.PodPlan) (leased, error) {
 	result, err := d.execAdd()
 	if err != nil {
 		return leased{}, fmt.Errorf("ipam %s: %w", d.c.IPAM.Type, err)

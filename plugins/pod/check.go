@@ -38,7 +38,7 @@ func check(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.checkPrevious(has), c.link(ns, has).Check(), c.checkAgent(has))
+	return errors.Join(c.checkPrevious(has), c.link(ns, has).Check(), c.checkAgent(has), c.checkLegs(c.legStore(source), ns))
 }
 
 // checkPrevious compares the lease with the result that the runtime kept.
@@ -62,13 +62,23 @@ func (c *conf) checkPrevious(has leased) error {
 // interface.
 func (c *conf) previousAddrs() []netip.Addr {
 	var addrs []netip.Addr
+	for _, p := range c.previousOf(c.args.IfName) {
+		addrs = append(addrs, p.Addr())
+	}
+	return addrs
+}
+
+// previousOf returns the addresses that it gives to an interface of the pod.
+func (c *conf) previousOf(ifName string) []netip.Prefix {
+	var addrs []netip.Prefix
 	for _, ip := range c.prev.IPs {
 		if ip.Interface == nil || *ip.Interface < 0 || *ip.Interface >= len(c.prev.Interfaces) {
 			continue
 		}
 		i := c.prev.Interfaces[*ip.Interface]
-		if a, ok := netip.AddrFromSlice(ip.Address.IP); ok && i.Name == c.args.IfName && i.Sandbox != "" {
-			addrs = append(addrs, a.Unmap())
+		bits, _ := ip.Address.Mask.Size()
+		if a, ok := netip.AddrFromSlice(ip.Address.IP); ok && i.Name == ifName && i.Sandbox != "" {
+			addrs = append(addrs, netip.PrefixFrom(a.Unmap(), bits))
 		}
 	}
 	return addrs

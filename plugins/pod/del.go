@@ -35,7 +35,7 @@ func del(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.detach(has), source.del())
+	return errors.Join(c.delLegs(c.legStore(source)), c.detach(has), source.del())
 }
 
 // detach takes the interface away: the agent's entries, then the link.

@@ -11,6 +11,7 @@ import (
 	"github.com/patchbay-net/patchbay/ipam/flock"
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/pkg/netdev/leg"
 	"github.com/patchbay-net/patchbay/pkg/netdev/podlink"
 	"github.com/patchbay-net/patchbay/plugins/ipam"
 )
@@ -37,6 +38,10 @@ func gc(args *skel.CmdArgs) error {
 	}
 	defer gate.Close()
 
+	leases := c.legStore(source)
+	if valid, err = withLegs(leases, valid); err != nil {
+		return err
+	}
 	keep := make([]agentapi.EndpointKey, len(valid))
 	for i, k := range valid {
 		keep[i] = agentapi.EndpointKey{ContainerID: k.ContainerID, IfName: k.IfName}
@@ -46,5 +51,7 @@ func gc(args *skel.CmdArgs) error {
 		note(agentErr) // it reconciles when it is back
 		agentErr = nil
 	}
-	return errors.Join(agentErr, source.gc(valid, func(k store.Key) error { return podlink.Remove(k.Link()) }))
+	return errors.Join(agentErr, source.gc(valid, func(k store.Key) error {
+		return errors.Join(leg.Remove(leg.HostName(k.ContainerID, k.IfName)), podlink.Remove(k.Link()))
+	}))
 }

@@ -63,6 +63,11 @@ type Leg struct {
 	MAC    [6]byte
 	Addrs  []netip.Prefix
 	Routes []Route
+	// Guard drops at the host end what the leg says of addresses that aren't its
+	// own. A node's leg has none: it answers for LoadBalancer addresses.
+	Guard bool
+	// Probe asks first whether a machine on the switch has one of the addresses.
+	Probe bool
 }
 
 // Route is a route over the leg.
@@ -78,7 +83,8 @@ type Ends struct {
 }
 
 // Create makes the leg, up and with its addresses and routes. Returns
-// ErrNoBridge if the switch isn't there. If it can't make all of it, it leaves nothing.
+// ErrNoBridge if the switch isn't there, ErrInUse if another machine has an address.
+// If it can't make all of it, it leaves nothing.
 func Create(l Leg) (ends Ends, err error) {
 	bridge, err := findBridge(l.Bridge)
 	if err != nil {
@@ -86,6 +92,12 @@ func Create(l Leg) (ends Ends, err error) {
 	}
 	if l.MTU == 0 {
 		l.MTU = bridge.Attrs().MTU
+	}
+	if l.Probe && len(l.Addrs) > 0 {
+		at := &net.Interface{Index: bridge.Attrs().Index, Name: l.Bridge, HardwareAddr: bridge.Attrs().HardwareAddr}
+		if err := probe(at, l.Addrs); err != nil {
+			return Ends{}, err
+		}
 	}
 	pair := veth.Pair{
 		Name: l.HostName, MTU: l.MTU, Master: bridge.Attrs().Index,
@@ -106,6 +118,11 @@ func Create(l Leg) (ends Ends, err error) {
 	if err := netlink.LinkSetAlias(host, aliasPrefix+l.Network); err != nil {
 		return Ends{}, fmt.Errorf("set alias of leg %s: %w", l.HostName, err)
 	}
+	if l.Guard {
+		if err := guard(host.Attrs().Index, l.addrs()); err != nil {
+			return Ends{}, fmt.Errorf("guard leg %s: %w", l.HostName, err)
+		}
+	}
 	mac, err := l.configure()
 	if err != nil {
 		return Ends{}, err
@@ -113,6 +130,15 @@ func Create(l Leg) (ends Ends, err error) {
 	ends = Ends{MAC: mac, MTU: l.MTU}
 	copy(ends.HostMAC[:], host.Attrs().HardwareAddr)
 	return ends, nil
+}
+
+// addrs are the leg's addresses alone.
+func (l Leg) addrs() []netip.Addr {
+	addrs := make([]netip.Addr, len(l.Addrs))
+	for i, p := range l.Addrs {
+		addrs[i] = p.Addr()
+	}
+	return addrs
 }
 
 // configure sets the leg's inner end up and returns its MAC address.
