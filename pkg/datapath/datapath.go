@@ -72,6 +72,9 @@ type Datapath struct {
 	set     *load.Set
 	filters *attach.Filters
 	closed  atomic.Bool
+	lost    lostWatch
+
+	settings map[string]any // as Open got them
 
 	mu    sync.Mutex  // guards selfs, routes and what goes with a NIC
 	selfs map[int]NIC // by index: their addresses are routes too
@@ -106,7 +109,7 @@ func Open(opts Options) (_ *Datapath, err error) {
 		return nil, fmt.Errorf("load datapath: %w", err)
 	}
 	d := &Datapath{
-		log: log, set: set, selfs: map[int]NIC{},
+		log: log, set: set, selfs: map[int]NIC{}, settings: opts.Settings,
 		endpoints:     maps.Endpoints{Map: set.Maps["endpoints"]},
 		nics:          maps.NICs{Map: set.Maps["nics"]},
 		routes:        maps.Routes{Map: set.Maps["routes"]},
@@ -153,7 +156,7 @@ func (d *Datapath) Close() error {
 	if d.closed.Swap(true) {
 		return nil
 	}
-	var errs []error
+	errs := []error{d.stopWatch()}
 	if d.services != nil {
 		errs = append(errs, d.services.Close())
 	}
@@ -219,6 +222,9 @@ func (d *Datapath) Drops() ([]Drop, error) { return d.drops.List() }
 
 // program returns a program by name; all that hooks need exist in the objects.
 func (d *Datapath) program(name string) (*ebpf.Program, error) {
+	if watched := d.lost.instead.Load(); watched != nil && watched.Programs[name] != nil {
+		return watched.Programs[name], nil
+	}
 	p, ok := d.set.Programs[name]
 	if !ok {
 		return nil, fmt.Errorf("program %s: not in any object", name)
