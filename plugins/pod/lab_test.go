@@ -99,7 +99,8 @@ type fakeAgent struct {
 
 	mu        sync.Mutex
 	endpoints map[agentapi.EndpointKey]agentapi.Endpoint
-	refuse    error // what endpoint.add answers
+	refuse    error             // what endpoint.add answers
+	plan      *agentapi.PodPlan // what pod.plan answers; nil: it doesn't know the question
 	ready     bool
 	removals  sync.WaitGroup
 }
@@ -140,6 +141,14 @@ func (a *fakeAgent) restart(t testing.TB, socket string) {
 
 func (a *fakeAgent) handler() agentapi.Handler {
 	return agentapi.Handler{
+		agentapi.OpPodPlan: agentapi.Do(func(context.Context, agentapi.PodRequest) (agentapi.PodPlan, error) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if a.plan == nil {
+				return agentapi.PodPlan{}, agentapi.Errorf(agentapi.CodeUnknown, "unknown operation")
+			}
+			return *a.plan, nil
+		}),
 		agentapi.OpEndpointAdd:    agentapi.Do(a.add),
 		agentapi.OpEndpointDelete: agentapi.Do(a.remove),
 		agentapi.OpEndpointCheck:  agentapi.Do(a.check),

@@ -46,6 +46,11 @@ func (c *conf) legStore(source addresses) *store.Store {
 // none.
 func (c *conf) addLegs(leases *store.Store, ns *netns.Namespace, wanted []agentapi.Leg) (legs []made, err error) {
 	for _, want := range wanted {
+		if err := leg.BridgeExists(want.Bridge); err != nil {
+			return nil, legCode(err)
+		}
+	}
+	for _, want := range wanted {
 		m, err := c.addLeg(leases, ns, want)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("leg %s on %s: %w", want.IfName, want.Bridge, err), removeLegs(leases, legs))
