@@ -107,6 +107,20 @@ func Choose(req Request, nodes []Node, members Members) Choice {
 	return Choice{Owner(req.Addr, names), reason(describe(names), waived)}
 }
 
+// Order lists the nodes that Choose would pick, one after the other if each
+// were gone.
+func Order(req Request, nodes []Node, members Members) []string {
+	var order []string
+	for left := nodes; ; {
+		owner := Choose(req, left, members).Owner
+		if owner == "" || len(order) > 0 && !members.Alive(owner) {
+			return order
+		}
+		order = append(order, owner)
+		left = filter(left, func(n Node) bool { return n.Name != owner })
+	}
+}
+
 // reaches tells whether the node has an external NIC on the address's network.
 func (n Node) reaches(addr netip.Addr) bool {
 	return n.Subnets == nil || slices.ContainsFunc(n.Subnets, func(p netip.Prefix) bool { return p.Contains(addr) })

@@ -115,8 +115,10 @@ func (h *Heartbeat) Run(ctx context.Context) error {
 	ticker := time.NewTicker(Interval)
 	defer ticker.Stop()
 	h.mu.Lock()
-	h.ticked = time.Now()
-	h.settled = h.ticked.Add(settle)
+	if h.ticked.IsZero() {
+		h.ticked = time.Now()
+		h.settled = h.ticked.Add(settle)
+	}
 	h.mu.Unlock()
 	for {
 		select {
@@ -161,6 +163,7 @@ func (h *Heartbeat) restart(now time.Time) {
 	h.Log.Info("stood still", "for", now.Sub(h.ticked))
 	h.settled = now.Add(settle)
 	for _, p := range h.peers {
+		p.known = false // it may have told anything meanwhile
 		if p.alive {
 			p.heard = now
 		}

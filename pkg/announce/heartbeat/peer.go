@@ -93,6 +93,9 @@ func (p *peer) hear(pr *pair, now time.Time) (news bool) {
 	pr.alive, pr.heard, pr.asked = true, now, 0
 	if !p.alive {
 		p.alive, p.since = true, now
+		for _, other := range p.pairs {
+			other.silent = now // it could not have been heard before
+		}
 	}
 	p.heard = now
 	return news
@@ -174,6 +177,9 @@ func (p *peer) route(links []Link, addrs []netip.Addr, port uint16, now time.Tim
 
 func (p *peer) wire(l *Link, remote netip.AddrPort, onLink bool, now time.Time) {
 	if have, ok := p.pairs[l.Index]; ok && have.remote == remote && have.link.Addr == l.Addr {
+		if l.Carrier && !have.link.Carrier {
+			have.silent = now
+		}
 		have.link, have.onLink = l, onLink
 		return
 	}

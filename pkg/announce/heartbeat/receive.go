@@ -94,20 +94,21 @@ func (h *Heartbeat) digest(p *peer, pr *pair, head header, body []byte, now time
 	if p.told != head.digest || p.known && p.digest == head.digest {
 		return false // overtaken by another packet, or known
 	}
+	news, p.known = p.known, false
 	if head.kind != kindState {
 		if now.Sub(p.wanted) >= Interval/4 {
 			p.wanted = now
 			h.send(p, pr, kindBeat, flagWant, nil)
 		}
-		return false
+		return news
 	}
 	state, whole, err := p.pages.add(head.digest, body)
 	if err != nil {
 		h.Log.Warn("state refused", "node", p.name, "err", err)
-		return false
+		return news
 	}
 	if !whole {
-		return false
+		return news
 	}
 	p.state, p.digest, p.known = state, head.digest, true
 	p.rewire(h.links, h.Port, now)

@@ -67,11 +67,23 @@ func (h *Heartbeat) View() View {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
-	v := View{At: now, Peers: make(map[string]Peer, len(h.peers)), Own: h.state, Settled: !now.Before(h.settled)}
+	v := View{At: now, Peers: make(map[string]Peer, len(h.peers)), Own: h.state, Settled: h.awake(now)}
 	for name, p := range h.peers {
 		v.Peers[name] = p.view(now)
 	}
 	return v
+}
+
+// Awake tells whether this process has run without a gap, and long enough: who
+// was stopped must not tell others what was true before.
+func (h *Heartbeat) Awake() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.awake(time.Now())
+}
+
+func (h *Heartbeat) awake(now time.Time) bool {
+	return !h.ticked.IsZero() && !now.Before(h.settled) && now.Sub(h.ticked) <= stall
 }
 
 func (p *peer) view(now time.Time) Peer {

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package holder
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/patchbay-net/patchbay/pkg/announce/heartbeat"
+)
+
+// Standing is how fit a node is to answer for addresses.
+type Standing struct {
+	// Alive: its agent is heard, and it isn't leaving.
+	Alive bool
+	// Steady: it has been well for long.
+	Steady bool
+	// Told: what follows was told by the node; else the objects must do.
+	Told bool
+	// Subnets of the external NICs that work.
+	Subnets []netip.Prefix
+	// Why says what is wrong with it, "" if nothing is.
+	Why string
+}
+
+// Alive are the members that can take an address over now.
+type Alive map[string]Standing
+
+// Alive implements announce.Members.
+func (a Alive) Alive(node string) bool { return a[node].Alive }
+
+// Steady are the members that an address may be handed to in peace.
+type Steady map[string]Standing
+
+// Alive implements announce.Members.
+func (s Steady) Alive(node string) bool { return s[node].Steady }
+
+// Standings judges the nodes, and remembers since when each has been well. It
+// isn't safe for concurrent use.
+type Standings struct {
+	self  string
+	well  map[string]time.Time
+	deaf  map[deafness]time.Time // since when one node says that it misses another
+	ready bool                   // the others have been judged once: who is well then may have been for long
+}
+
+// NewStandings returns a judge for a node.
+func NewStandings(self string) *Standings {
+	return &Standings{self: self, well: map[string]time.Time{}, deaf: map[deafness]time.Time{}}
+}
+
+// Judge returns the standing of this node and of all others in the view.
+func (g *Standings) Judge(v heartbeat.View, leaving bool) map[string]Standing {
+	out := make(map[string]Standing, len(v.Peers)+1)
+	cut := g.isolated(v)
+	out[g.self] = g.judge(g.self, v.At, v.Own, !leaving, cut)
+	for name, p := range v.Peers {
+		alive := p.Agent && !p.State.Leaving
+		st := Standing{Why: "its agent is not heard"}
+		if p.Known || p.State.NICs != nil {
+			st = g.judge(name, v.At, p.State, alive, cut)
+		} else {
+			st.Alive = alive
+		}
+		if !alive && p.State.Leaving {
+			st.Why = "it is leaving"
+		} else if !alive {
+			st.Why = "its agent is not heard"
+		}
+		out[name] = st
+	}
+	g.ready = g.ready || v.Settled
+	return out
+}
+
+func (g *Standings) judge(node string, now time.Time, s heartbeat.State, alive bool, cut map[nicOf]bool) Standing {
+	st := Standing{Alive: alive, Told: true, Subnets: []netip.Prefix{}}
+	var faults []string
+	for _, n := range s.NICs {
+		switch {
+		case !n.External:
+		case !n.Carrier:
+			faults = append(faults, "NIC "+n.Name+" has no carrier")
+		case cut[nicOf{node, n.Name}]:
+			faults = append(faults, "NIC "+n.Name+" is cut off: the others hear each other on it, or the outside, and not this node")
+		default:
+			st.Subnets = append(st.Subnets, n.Addrs...)
+		}
+	}
+	if len(st.Subnets) == 0 && faults == nil {
+		faults = append(faults, "it has no external NIC with an address")
+	}
+	if !alive {
+		faults = append(faults, "it is leaving")
+	}
+	st.Why = strings.Join(faults, "; ")
+	st.Steady = g.steady(node, now, alive && len(faults) == 0)
+	return st
+}
+
+// steady notes whether a node is well, and tells whether it has been for long.
+func (g *Standings) steady(node string, now time.Time, well bool) bool {
+	if !well {
+		delete(g.well, node)
+		return false
+	}
+	since, ok := g.well[node]
+	if !ok {
+		since = now
+		if !g.ready {
+			since = time.Time{}
+		}
+		g.well[node] = since
+	}
+	return now.Sub(since) >= HoldDown
+}
+
+// nicOf is a NIC of a node.
+type nicOf struct{ node, nic string }
+
+// deafness is that a node misses another on a NIC.
+type deafness struct {
+	nicOf
+	missed string
+}
+
+// oneSided is how long one node alone must miss another to be believed: each
+// tells what it knew, which may be over already.
+const oneSided = 3 * heartbeat.Interval
+
+// isolated finds the external NICs that carry nothing though they have carrier.
+// On each network the nodes fall into groups that hear each other. One group is
+// the network: where others than nodes answer, else the largest; when that is
+// no group's advantage, nobody is judged.
+func (g *Standings) isolated(v heartbeat.View) map[nicOf]bool {
+	states := map[string]heartbeat.State{g.self: v.Own}
+	for name, p := range v.Peers {
+		if p.Agent && p.Known {
+			states[name] = p.State
+		}
+	}
+	g.note(states, v.At)
+	on := map[netip.Prefix]network{}
+	for name, s := range states {
+		for _, n := range s.NICs {
+			for _, a := range n.Addrs {
+				if p := a.Masked(); n.External && n.Carrier {
+					if on[p] == nil {
+						on[p] = network{}
+					}
+					on[p][name] = n
+				}
+			}
+		}
+	}
+	cut := map[nicOf]bool{}
+	for _, nics := range on {
+		for _, name := range g.outsiders(nics, v.At) {
+			cut[nicOf{name, nics[name].Name}] = true
+		}
+	}
+	return cut
+}
+
+// note keeps since when who misses whom.
+func (g *Standings) note(states map[string]heartbeat.State, now time.Time) {
+	deaf := map[deafness]time.Time{}
+	for name, s := range states {
+		for _, n := range s.NICs {
+			for _, o := range n.Missed {
+				d := deafness{nicOf{name, n.Name}, o}
+				deaf[d] = now
+				if since, ok := g.deaf[d]; ok {
+					deaf[d] = since
+				}
+			}
+		}
+	}
+	g.deaf = deaf
+}
+
+// network is the NICs on it, by node.
+type network map[string]heartbeat.NIC
+
+// group is nodes that hear each other on a network.
+type group struct {
+	nodes   []string
+	outside bool
+}
+
+// outsiders are the nodes that are in no group but a lesser one.
+func (g *Standings) outsiders(nics network, now time.Time) []string {
+	groups := g.divide(nics, now)
+	if len(groups) < 2 {
+		return nil
+	}
+	slices.SortStableFunc(groups, compareGroups)
+	if compareGroups(groups[0], groups[1]) == 0 {
+		return nil
+	}
+	var out []string
+	for _, g := range groups[1:] {
+		out = append(out, g.nodes...)
+	}
+	return out
+}
+
+// compareGroups puts the network itself first.
+func compareGroups(a, b group) int {
+	if a.outside != b.outside {
+		if a.outside {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Compare(len(b.nodes), len(a.nodes))
+}
+
+// divide makes groups of the nodes that aren't known to miss each other.
+func (g *Standings) divide(nics network, now time.Time) []group {
+	left := slices.Sorted(maps.Keys(nics))
+	var groups []group
+	for len(left) > 0 {
+		next := group{nodes: left[:1:1]}
+		left = left[1:]
+		for i := 0; i < len(next.nodes); i++ {
+			n := next.nodes[i]
+			next.outside = next.outside || nics[n].Outside
+			rest := left[:0:0]
+			for _, o := range left {
+				if g.parted(nics, n, o, now) {
+					rest = append(rest, o)
+				} else {
+					next.nodes = append(next.nodes, o)
+				}
+			}
+			left = rest
+		}
+		groups = append(groups, next)
+	}
+	return groups
+}
+
+// parted tells whether two nodes don't hear each other on a network: both say
+// so, or one has said so for some time.
+func (g *Standings) parted(nics network, a, b string, now time.Time) bool {
+	since1, ok1 := g.deaf[deafness{nicOf{a, nics[a].Name}, b}]
+	since2, ok2 := g.deaf[deafness{nicOf{b, nics[b].Name}, a}]
+	return ok1 && ok2 || ok1 && now.Sub(since1) >= oneSided || ok2 && now.Sub(since2) >= oneSided
+}
