@@ -26,6 +26,8 @@ curl curl
 wget wget
 dig bind9-dnsutils
 hostname hostname
+conntrack conntrack
+iperf iperf
 '
 
 missing=

@@ -26,23 +26,30 @@ type app struct {
 	lab *lab.Lab
 }
 
+// step is one thing that the application's test looks at.
+type step struct {
+	name string
+	run  func(context.Context) error
+}
+
 // app runs the two-tier application: its names, its addresses, its clients'
-// addresses, and that no request is lost while pods and agents come and go.
+// addresses, and that no request is lost while pods and agents, and with all
+// tests nodes, come and go.
 func (e *env) app(ctx context.Context, l *lab.Lab) error {
 	a := &app{e, l}
 	if err := a.deploy(ctx); err != nil {
 		return err
 	}
-	steps := []struct {
-		name string
-		run  func(context.Context) error
-	}{
+	steps := []step{
 		{"names resolve over UDP and TCP", a.checkNames},
 		{"ClusterIP and pod addresses answer inside and not outside", a.checkInside},
 		{"LoadBalancer address: every pod serves, the client's address is seen", a.checkBalance},
 		{"no request is lost while a pod is deleted", a.checkDelete},
 		{"no request is lost during a rolling update", a.checkRollout},
 		{"no request is lost while all agents are replaced", a.checkAgents},
+	}
+	if e.all {
+		steps = append(steps, a.nodeTests()...)
 	}
 	for _, step := range steps {
 		start := time.Now()

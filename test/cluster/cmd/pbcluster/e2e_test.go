@@ -7,18 +7,21 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
 func TestReadExpected(t *testing.T) {
 	tests := []struct {
-		name, text string
-		want       map[string]bool
-		wantErr    string
+		name, text    string
+		pass, omitted []string
+		wantErr       string
 	}{
-		{"both verdicts", "# comment\npass a b\ntodo c\n  why c\n\n", map[string]bool{"a b": true, "c": false}, ""},
-		{"unknown verdict", "pass a\nskip b\n", nil, `:2: "skip"`},
+		{"both verdicts", "# comment\npass a b\n\nomit no c here\n  c d\n  e\npass f\n", []string{"a b", "f"}, []string{"c d", "e"}, ""},
+		{"unknown verdict", "pass a\nskip b\n", nil, nil, `:2: "skip"`},
+		{"without a reason", "pass a\n  b\n", nil, nil, ":2: b is left out"},
+		{"twice", "pass a\nomit it is hard\n  a\n", nil, nil, ":3: both"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -33,50 +36,55 @@ func TestReadExpected(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || !maps.Equal(got, tt.want) {
-				t.Errorf("want %v, got %v, %v", tt.want, got, err)
+			pass, omitted := slices.Sorted(maps.Keys(got.pass)), slices.Sorted(maps.Keys(got.omitted))
+			if err != nil || !slices.Equal(pass, tt.pass) || !slices.Equal(omitted, tt.omitted) {
+				t.Errorf("want %q and %q, got %q and %q, %v", tt.pass, tt.omitted, pass, omitted, err)
 			}
 		})
 	}
 }
 
-func TestExpectedNamesAllConformanceTests(t *testing.T) {
+func TestExpectedDemandsAllConformanceTests(t *testing.T) {
 	expected, err := readExpected("../../../e2e/expected.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
-	conformance := 0
-	for name := range expected {
-		if strings.Contains(name, "[Conformance]") {
-			conformance++
-		}
-	}
-	if conformance != 47 {
-		t.Errorf("want 47 conformance tests, got %d", conformance)
+	conformance := expected.only("[Conformance]")
+	if len(conformance.pass) != 47 || len(conformance.omitted) != 0 {
+		t.Errorf("want 47 conformance tests, got %d and %d left out", len(conformance.pass), len(conformance.omitted))
 	}
 }
 
 func TestJudge(t *testing.T) {
 	result := func(name, state string) spec { return spec{LeafNodeText: name, State: state} }
+	demand := func(names ...string) expectations {
+		x := expectations{pass: map[string]bool{}, omitted: map[string]string{"left out": "why"}}
+		for _, name := range names {
+			x.pass[name] = true
+		}
+		return x
+	}
 	tests := []struct {
 		name     string
-		expected map[string]bool
-		ran      []spec
+		expected expectations
+		specs    []spec
 		ok       bool
+		says     string
 	}{
-		{"all pass", map[string]bool{"a": true}, []spec{result("a", "passed")}, true},
-		{"a failure", map[string]bool{"a": true}, []spec{result("a", "failed")}, false},
-		{"a timeout", map[string]bool{"a": true}, []spec{result("a", "timedout")}, false},
-		{"an absent one", map[string]bool{"a": true, "b": true}, []spec{result("a", "passed")}, false},
-		{"an absent one that needn't pass", map[string]bool{"a": true, "b": false}, []spec{result("a", "passed")}, false},
-		{"a failure that is known", map[string]bool{"a": false}, []spec{result("a", "failed")}, true},
-		{"no list, a failure", nil, []spec{result("a", "failed")}, false},
+		{"all pass", demand("a"), []spec{result("a", "passed"), result("left out", "skipped")}, true, "1 ran, 1 passed, 0 skipped or absent, 1 left out"},
+		{"a failure", demand("a"), []spec{result("a", "failed")}, false, "failed after 0 s: a"},
+		{"a timeout", demand("a"), []spec{result("a", "timedout")}, false, "timedout after"},
+		{"an absent one", demand("a", "b"), []spec{result("a", "passed")}, false, "1 ran, 1 passed, 1 skipped or absent"},
+		{"a skipped one", demand("a", "b"), []spec{result("a", "passed"), result("b", "skipped")}, false, "skipped: b"},
+		{"one that nobody knows", demand("a"), []spec{result("a", "passed"), result("new", "skipped")}, false, "doesn't know: new"},
+		{"no list, a failure", expectations{}, []spec{result("a", "failed")}, false, "1 ran, 0 passed"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			e := env{out: &bytes.Buffer{}}
-			if err := e.judge(tt.expected, tt.ran); (err == nil) != tt.ok {
-				t.Errorf("want ok %v, got %v", tt.ok, err)
+			out := &bytes.Buffer{}
+			e := env{out: out, all: tt.expected.pass != nil}
+			if err := e.judge(tt.expected, tt.specs); (err == nil) != tt.ok || !strings.Contains(out.String(), tt.says) {
+				t.Errorf("want ok %v and %q, got %v and %s", tt.ok, tt.says, err, out)
 			}
 		})
 	}

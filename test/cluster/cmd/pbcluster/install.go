@@ -39,20 +39,26 @@ func (e *env) install(ctx context.Context, l *lab.Lab) error {
 	if err != nil {
 		return err
 	}
-	dns, err := manifests.Files.ReadFile("coredns.yaml")
-	if err != nil {
+	if err := l.Apply(ctx, bytes.NewReader(site)); err != nil {
 		return err
 	}
-	for _, manifest := range [][]byte{site, dns} {
-		if err := l.Apply(ctx, bytes.NewReader(manifest)); err != nil {
-			return err
-		}
+	if err := e.installDNS(ctx, l); err != nil {
+		return err
 	}
 	return e.kubectl(ctx, l,
 		[]string{"-n", "patchbay-system", "rollout", "status", "daemonset/patchbayd", "--timeout=90s"},
 		[]string{"wait", "--for=condition=Ready", "node", "--all", "--timeout=60s"},
 		[]string{"-n", "patchbay-system", "rollout", "status", "deployment/patchbay-controller", "--timeout=60s"},
 		[]string{"-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s"})
+}
+
+// installDNS starts the cluster's DNS.
+func (e *env) installDNS(ctx context.Context, l *lab.Lab) error {
+	dns, err := manifests.Files.ReadFile("coredns.yaml")
+	if err != nil {
+		return err
+	}
+	return l.Apply(ctx, bytes.NewReader(dns))
 }
 
 func (e *env) deploy(name string) string { return filepath.Join(e.root, "deploy", name) }

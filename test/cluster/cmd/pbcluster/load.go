@@ -126,17 +126,22 @@ type tally struct {
 	pods  map[string]bool
 }
 
-// underLoad asks all frontends in turn, without a pause, while the kubectl
-// lines run and for a second more. Every request must be answered.
+// underLoad runs the kubectl lines with requests going on.
 func (a *app) underLoad(ctx context.Context, lines ...[]string) error {
+	return a.load(ctx, func() error { return a.kubectl(ctx, a.lab, lines...) })
+}
+
+// load asks all frontends in turn, without a pause, while f runs and for a
+// second more. Every request must be answered.
+func (a *app) load(ctx context.Context, f func() error) error {
 	servers, err := a.frontends(ctx)
 	if err != nil {
 		return err
 	}
 	stop := make(chan struct{})
 	done := make(chan tally)
-	go func() { done <- a.load(ctx, servers, stop) }()
-	err = a.kubectl(ctx, a.lab, lines...)
+	go func() { done <- a.askOn(ctx, servers, stop) }()
+	err = f()
 	select {
 	case <-time.After(time.Second):
 	case <-ctx.Done():
@@ -150,8 +155,8 @@ func (a *app) underLoad(ctx context.Context, lines ...[]string) error {
 	return err
 }
 
-// load asks until stop is closed or ctx ends.
-func (a *app) load(ctx context.Context, servers []netip.AddrPort, stop <-chan struct{}) tally {
+// askOn asks until stop is closed or ctx ends.
+func (a *app) askOn(ctx context.Context, servers []netip.AddrPort, stop <-chan struct{}) tally {
 	t := tally{pods: map[string]bool{}}
 	for {
 		select {

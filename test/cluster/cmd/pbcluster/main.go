@@ -24,16 +24,17 @@ const usage = `usage: pbcluster [flags] verb [arguments]
 
   build                 build Kubernetes and the images, as far as not cached
   image [FILE]          build Patchbay's image as an OCI archive, bin/patchbay-image.tar
-  up                    raise a control plane and two nodes, without a CNI plugin
+  up                    raise a control plane and its nodes, without a CNI plugin
   install               build Patchbay's image and apply deploy/ and the cluster's DNS
   uninstall             take Patchbay off the nodes and see that nothing is left
   kubectl ARGUMENTS     run kubectl as the administrator
   exec MACHINE COMMAND  run a command inside a machine
   client COMMAND        run a command as the outside client
   app                   run the two-tier application's test
-  e2e [FOCUS [SKIP]]    run upstream's tests that test/e2e/expected.txt names, or those that
-                        match FOCUS and not SKIP
-  test                  all of these in turn on a cluster of its own, which it ends
+  e2e [FOCUS [SKIP]]    run upstream's tests that test/e2e/expected.txt demands, or those
+                        that match FOCUS and not SKIP
+  test                  all of these in turn on a cluster of its own, which it ends; with
+                        -kube-proxy upstream's tests alone, to test/e2e/kube-proxy.txt
   down                  end the cluster, or what is left of it and of a test's
 
 flags:
@@ -45,7 +46,9 @@ type env struct {
 	cache     string
 	name      string
 	dualStack bool
+	nodes     int
 	all       bool
+	kubeProxy bool
 	out       io.Writer
 }
 
@@ -62,7 +65,9 @@ func run(args []string) int {
 	flags.StringVar(&e.cache, "cache", defaultCache(), "`directory` of builds and of the running cluster's state")
 	flags.StringVar(&e.name, "name", "pbk8s", "prefix of all names the cluster uses on this machine")
 	flags.BoolVar(&e.dualStack, "dual-stack", false, "give nodes, pods and Services IPv6 addresses too")
+	flags.IntVar(&e.nodes, "nodes", 0, fmt.Sprintf("raise this `number` of nodes (default %d, or %d with -all)", lab.Nodes, allNodes))
 	flags.BoolVar(&e.all, "all", false, "run all tests of test/e2e/expected.txt, not only the conformance tests")
+	flags.BoolVar(&e.kubeProxy, "kube-proxy", false, "install kube-proxy and the reference CNI plugins instead of Patchbay")
 	if err := flags.Parse(args); err != nil || flags.NArg() == 0 {
 		if err == nil {
 			flags.Usage()
@@ -86,6 +91,9 @@ func run(args []string) int {
 		return 1
 	}
 }
+
+// allNodes is how many nodes upstream's tests ask for: two in each of three zones.
+const allNodes = 6
 
 var errUsage = errors.New("usage")
 
@@ -133,6 +141,8 @@ func (e *env) verb(ctx context.Context, verb string, args []string) error {
 			return err
 		}
 		return e.attach(cmd)
+	case verb == "install" && e.kubeProxy:
+		return e.installKubeProxy(ctx, l)
 	case verb == "install":
 		return e.install(ctx, l)
 	case verb == "uninstall":
@@ -188,6 +198,12 @@ func (e *env) up(ctx context.Context) (*lab.Lab, error) {
 	}
 	l := lab.New(e.name, e.stateDir())
 	l.DualStack = e.dualStack
+	switch {
+	case e.nodes > 0:
+		l.SetNodes(e.nodes)
+	case e.all || e.kubeProxy:
+		l.SetNodes(allNodes)
+	}
 	l.Images = []string{set.Images()}
 	programs, err := set.Binaries()
 	if err != nil {

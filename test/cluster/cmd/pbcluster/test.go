@@ -43,6 +43,12 @@ func (e *env) test(ctx context.Context) (err error) {
 		err = errors.Join(err, l.Down())
 		fmt.Fprintf(e.out, "cluster: %.0f s in all\n", time.Since(start).Seconds())
 	}()
+	if e.kubeProxy {
+		if err := e.installKubeProxy(ctx, l); err != nil {
+			return errors.Join(err, e.describe(ctx, l))
+		}
+		return e.endToEndKubeProxy(ctx, l)
+	}
 	if err := e.install(ctx, l); err != nil {
 		return errors.Join(err, e.describe(ctx, l))
 	}

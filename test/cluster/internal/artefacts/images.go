@@ -18,8 +18,8 @@ import (
 
 // Packages are the Debian packages whose files the images and the nodes use.
 var Packages = []string{
-	"bind9-dnsutils", "busybox-static", "curl", "dash", "hostname", "iproute2",
-	"iputils-ping", "netcat-openbsd", "redis-server", "runc", "socat", "wget",
+	"bind9-dnsutils", "busybox-static", "conntrack", "curl", "dash", "hostname", "iperf", "iproute2",
+	"iputils-ping", "netcat-openbsd", "nftables", "redis-server", "runc", "socat", "wget",
 }
 
 const searchPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -89,6 +89,7 @@ func imageList(set *Set, agnhost string) ([]oci.Image, error) {
 		t.Dir("data", 0o777)
 		return t.Program("usr/bin/redis-server", "redis-server")
 	})
+	filters := slices.Concat(userland, layer(func(t *oci.Tree) error { return t.Program("usr/sbin/conntrack", "conntrack") }))
 	const e2e = "registry.k8s.io/e2e-test-images/"
 	list := []oci.Image{
 		{Name: "registry.k8s.io/pause:3.10.2", Layers: single("pause"), Config: oci.Config{User: "65535:65535", Entrypoint: []string{"/pause"}}},
@@ -97,6 +98,8 @@ func imageList(set *Set, agnhost string) ([]oci.Image, error) {
 		{Name: e2e + "glibc-dns-testing:2.1.1", Layers: tools, Config: oci.Config{Entrypoint: []string{"/bin/sh"}, Env: []string{searchPath}}},
 		{Name: e2e + "busybox:1.37.0-2", Layers: userland, Config: oci.Config{Cmd: []string{"sh"}, Env: []string{searchPath}}},
 		{Name: e2e + "nginx:1.27.0-2", Layers: tools, Config: oci.Config{Entrypoint: []string{"/agnhost", "netexec", "--http-port=80", "--udp-port=-1"}}},
+		{Name: e2e + "regression-issue-74839:1.5", Layers: single("regression-issue-74839"), Config: oci.Config{Entrypoint: []string{"/regression-issue-74839"}}},
+		{Name: "registry.k8s.io/build-image/distroless-iptables:v0.9.7", Layers: filters, Config: oci.Config{Env: []string{searchPath}}},
 		{Name: "patchbay.test/redis:debian", Layers: redis, Config: oci.Config{User: "65534:65534", WorkingDir: "/data", Entrypoint: []string{"/usr/bin/redis-server"}}},
 	}
 	return list, failed
@@ -147,8 +150,8 @@ func addUserland(t *oci.Tree) error {
 	return nil
 }
 
-// addAgnhost adds the tests' own server, the certificate that it serves and
-// the DNS server that some tests run, where upstream's image has them.
+// addAgnhost adds the tests' own server, the certificate that it serves, and
+// the other servers that some tests run, where upstream's image has them.
 func addAgnhost(t *oci.Tree, programs map[string]string, source string) error {
 	files := map[string]string{
 		"agnhost":       programs["agnhost"],
@@ -160,6 +163,9 @@ func addAgnhost(t *oci.Tree, programs map[string]string, source string) error {
 		if err := t.File(name, path); err != nil {
 			return err
 		}
+	}
+	if err := t.Program("usr/bin/iperf", "iperf"); err != nil {
+		return err
 	}
 	t.Symlink("agnhost-2", "agnhost")
 	t.Dir("uploads", 0o777)

@@ -23,9 +23,11 @@ func all(set *Set) []artefact {
 	return []artefact{
 		containerd(),
 		program("kube", []string{"go.mod", "go.sum", "kube"}, "./kube"),
-		program("agnhost", []string{"go.mod", "go.sum"}, "k8s.io/kubernetes/test/images/agnhost"),
+		testImage("agnhost"),
+		testImage("regression-issue-74839"),
 		program("pause", []string{"go.mod", "go.sum", "pause"}, "./pause"),
 		coredns(),
+		plugins(),
 		endToEnd(),
 		images(set),
 	}
@@ -54,6 +56,11 @@ func program(name string, inputs []string, pkg string) artefact {
 	}
 }
 
+// testImage is the program of one of upstream's test images.
+func testImage(name string) artefact {
+	return program(name, []string{"go.mod", "go.sum"}, "k8s.io/kubernetes/test/images/"+name)
+}
+
 // endToEnd is Kubernetes' own test binary and its parallel runner.
 func endToEnd() artefact {
 	return artefact{
@@ -77,6 +84,18 @@ func containerd() artefact {
 			return b.Go(ctx, "containerd", "build", "-trimpath", "-tags", "no_btrfs no_zfs no_devmapper",
 				"-ldflags", "-s -w -X "+module+"/version.Version="+containerdVersion, "-o", dir+"/",
 				module+"/cmd/containerd", module+"/cmd/containerd-shim-runc-v2", module+"/cmd/ctr")
+		},
+	}
+}
+
+// plugins are the reference CNI plugins, beside which kube-proxy runs.
+func plugins() artefact {
+	const module = "github.com/containernetworking/plugins/plugins"
+	return artefact{
+		name: "plugins", inputs: []string{"plugins"},
+		build: func(ctx context.Context, b *Builder, dir string) error {
+			return b.Go(ctx, "plugins", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/",
+				module+"/main/ptp", module+"/ipam/host-local", module+"/meta/portmap")
 		},
 	}
 }

@@ -6,9 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -32,6 +35,7 @@ func (l *Lab) Boot(name string) error {
 	if err := l.bootNode(m, start); err != nil {
 		return err
 	}
+	go func() { ended <- l.keepKubelet(m) }()
 	return <-ended
 }
 
@@ -43,10 +47,7 @@ func (l *Lab) startService(m Machine, ended chan<- error, argv ...string) error 
 		return fmt.Errorf("start %s: %w", argv[0], err)
 	}
 	defer out.Close()
-	cmd := exec.Command(l.bin(argv[0]), argv[1:]...)
-	cmd.Stdout, cmd.Stderr = out, out
-	cmd.Dir = l.path(m.Name)
-	cmd.Env = append(os.Environ(), "PATH="+l.bin("")+":"+os.Getenv("PATH"), "HOME="+l.path(m.Name))
+	cmd := l.service(m, out, argv...)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", argv[0], err)
 	}
@@ -54,10 +55,53 @@ func (l *Lab) startService(m Machine, ended chan<- error, argv ...string) error 
 	return nil
 }
 
+func (l *Lab) service(m Machine, out io.Writer, argv ...string) *exec.Cmd {
+	cmd := exec.Command(l.bin(argv[0]), argv[1:]...)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Dir = l.path(m.Name)
+	cmd.Env = append(os.Environ(), "PATH="+l.bin("")+":"+os.Getenv("PATH"), "HOME="+l.path(m.Name))
+	return cmd
+}
+
+// keepKubelet runs m's kubelet, and again whenever it ends, with the lab's
+// description of then. Its pid within the machine is in MACHINE/kubelet.pid.
+func (l *Lab) keepKubelet(m Machine) error {
+	out, err := os.Create(l.path(m.Name, "kubelet.log"))
+	if err != nil {
+		return fmt.Errorf("start kubelet: %w", err)
+	}
+	defer out.Close()
+	for {
+		if l, err = Load(l.Name, filepath.Dir(l.Dir)); err != nil {
+			return err
+		}
+		if m, err = l.machine(m.Name); err != nil {
+			return err
+		}
+		cmd := l.service(m, out, l.kubelet(m)...)
+		if err := cmd.Start(); err != nil {
+			return fmt.Errorf("start kubelet: %w", err)
+		}
+		if err := l.write(strconv.Itoa(cmd.Process.Pid), m.Name, "kubelet.pid"); err != nil {
+			return err
+		}
+		fmt.Fprintln(out, "kubelet ended:", cmd.Wait())
+		time.Sleep(time.Second)
+	}
+}
+
+func (l *Lab) kubelet(m Machine) []string {
+	return []string{"kubelet", "--config", l.path(m.Name, "kubelet.yaml"),
+		"--kubeconfig", l.kubeconfig(m.Name),
+		"--hostname-override", m.Name,
+		"--node-labels", m.labels(),
+		"--node-ip", strings.Join(l.families(m.Internal.V4.Addr().String(), m.Internal.V6.Addr().String()), ","),
+		"--cert-dir", l.path(m.Name, "certs"), "-v=2"}
+}
+
 var errEnded = errors.New("a service is not to end")
 
-// bootNode starts the container runtime, gives it the images, and starts
-// the kubelet.
+// bootNode starts the container runtime and gives it the images.
 func (l *Lab) bootNode(m Machine, start func(...string) error) error {
 	if err := l.nodeConfig(m); err != nil {
 		return err
@@ -74,11 +118,7 @@ func (l *Lab) bootNode(m Machine, start func(...string) error) error {
 			return fmt.Errorf("import %s: %w: %s", archive, err, out)
 		}
 	}
-	return start("kubelet", "--config", l.path(m.Name, "kubelet.yaml"),
-		"--kubeconfig", l.kubeconfig(m.Name),
-		"--hostname-override", m.Name,
-		"--node-ip", strings.Join(l.families(m.Internal.V4.Addr().String(), m.Internal.V6.Addr().String()), ","),
-		"--cert-dir", l.path(m.Name, "certs"), "-v=2")
+	return nil
 }
 
 // bootControlPlane starts etcd and the API server, and what watches it once

@@ -64,6 +64,14 @@ func (l *Lab) nodeConfig(m Machine) error {
 	return l.write(kubelet, m.Name, "kubelet.yaml")
 }
 
+// labels are those that m's kubelet gives its node.
+func (m Machine) labels() string {
+	if m.Zone == "" {
+		return ""
+	}
+	return "topology.kubernetes.io/zone=" + m.Zone
+}
+
 func (l *Lab) serviceRange() string {
 	return "--service-cluster-ip-range=" + strings.Join(l.families(serviceCIDR4, serviceCIDR6), ",")
 }

@@ -106,7 +106,9 @@ func (l *Lab) down() error {
 	// The names go first: a machine that starts meanwhile has either
 	// recorded its cgroups by now, or finds no namespace and ends.
 	var err error
-	for _, name := range l.namespaces() {
+	largest := *l
+	largest.SetNodes(MaxNodes) // what is left may be of a lab with more nodes
+	for _, name := range largest.namespaces() {
 		err = errors.Join(err, deleteNetns(name))
 	}
 	err = errors.Join(err, l.killCgroups(context.Background()))

@@ -11,6 +11,7 @@ import (
 func TestAddressesAreDistinctAndOnTheirSwitch(t *testing.T) {
 	l := New("test", t.TempDir())
 	l.DualStack = true
+	l.SetNodes(MaxNodes)
 	seen := map[netip.Addr]string{}
 	check := func(who string, p, gateway Port) {
 		gateways := l.addresses(gateway)

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -122,6 +123,55 @@ func (l *Lab) Exec(ctx context.Context, name string, argv ...string) (*exec.Cmd,
 	return command(ctx, "nsenter", args...), nil
 }
 
+// RestartKubelet has machine name's kubelet begin again: it registers its node
+// anew where it is gone.
+func (l *Lab) RestartKubelet(ctx context.Context, name string) error {
+	pid, err := os.ReadFile(l.path(name, "kubelet.pid"))
+	if err != nil {
+		return fmt.Errorf("restart kubelet: %w", err)
+	}
+	cmd, err := l.Exec(ctx, name, "kill", string(pid))
+	if err != nil {
+		return err
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("restart kubelet of %s: %w: %s", name, err, out)
+	}
+	return nil
+}
+
+// Readdress gives machine name another address on the internal switch, in
+// place of the one its node has: both are there while during runs.
+func (l *Lab) Readdress(ctx context.Context, name string, to Port, during func() error) error {
+	m, err := l.machine(name)
+	if err != nil {
+		return err
+	}
+	from := m.Internal
+	change := func(verb string, p Port, options string) error {
+		var lines []string
+		for _, a := range l.addresses(p) {
+			lines = append(lines, fmt.Sprintf("addr %s %s dev eth0%s", verb, a, options))
+		}
+		return ipBatch(ctx, l.Netns(name), lines...)
+	}
+	if err := change("add", to, " nodad"); err != nil {
+		return err
+	}
+	i := slices.IndexFunc(l.Machines, func(m Machine) bool { return m.Name == name })
+	l.Machines[i].Internal = to
+	if err := l.describe(); err != nil {
+		return err
+	}
+	if err := l.RestartKubelet(ctx, name); err != nil {
+		return err
+	}
+	if err := during(); err != nil {
+		return err
+	}
+	return change("del", from, "")
+}
+
 // Client returns a command that runs argv as the outside client.
 func (l *Lab) Client(ctx context.Context, argv ...string) *exec.Cmd {
 	return inNetns(ctx, l.Netns("client"), argv...)
@@ -174,7 +224,7 @@ func (l *Lab) Tests(ctx context.Context, dir, focus, skip string) (*exec.Cmd, er
 	}
 	cmd, err := l.Exec(ctx, l.controlPlane().Name, append(argv, l.bin("e2e.test"), "--",
 		"--kubeconfig="+l.kubeconfig("admin"), "--kubectl-path="+l.bin("kubectl"),
-		"--provider=skeleton", "--num-nodes=2", "--disable-log-dump")...)
+		"--provider=skeleton", fmt.Sprintf("--num-nodes=%d", len(l.Machines)-1), "--disable-log-dump")...)
 	if err != nil {
 		return nil, err
 	}

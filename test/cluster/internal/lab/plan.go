@@ -36,13 +36,14 @@ type Lab struct {
 	Dir       string   // state; nothing outlives Down
 	Images    []string // OCI archives that every node imports
 	DualStack bool
-	Machines  []Machine
+	Machines  []Machine // the control plane first
 }
 
 // Machine is a node of the cluster.
 type Machine struct {
 	Name         string
 	ControlPlane bool
+	Zone         string
 	Internal     Port
 	External     Port // the zero Port: no such NIC
 }
@@ -59,17 +60,32 @@ type Switch struct {
 	Gateway Port
 }
 
+// Nodes is how many nodes a lab has unless it is asked for others, and MaxNodes
+// how many it may have.
+const (
+	Nodes    = 2
+	MaxNodes = 8
+	zones    = 3
+)
+
 // New returns a lab of a control plane, which has an internal NIC only, and
-// two nodes with two NICs each.
+// the default number of nodes with two NICs each.
 func New(name, stateDir string) *Lab {
-	return &Lab{
-		Name: name,
-		Dir:  filepath.Join(stateDir, name),
-		Machines: []Machine{
-			{Name: "control-plane", ControlPlane: true, Internal: internalPort(2)},
-			{Name: "node-a", Internal: internalPort(11), External: externalPort(11)},
-			{Name: "node-b", Internal: internalPort(12), External: externalPort(12)},
-		},
+	l := &Lab{Name: name, Dir: filepath.Join(stateDir, name)}
+	l.SetNodes(Nodes)
+	return l
+}
+
+// SetNodes gives a lab that isn't up n nodes, MaxNodes at most, in three zones.
+func (l *Lab) SetNodes(n int) {
+	l.Machines = []Machine{{Name: "control-plane", ControlPlane: true, Internal: internalPort(2)}}
+	for i := range min(n, MaxNodes) {
+		l.Machines = append(l.Machines, Machine{
+			Name:     fmt.Sprintf("node-%c", 'a'+i),
+			Zone:     fmt.Sprintf("zone-%d", 1+i%zones),
+			Internal: internalPort(byte(11 + i)),
+			External: externalPort(byte(11 + i)),
+		})
 	}
 }
 
@@ -124,7 +140,7 @@ func (l *Lab) Families() int { return len(l.families("4", "6")) }
 // client's network namespace.
 func (l *Lab) Netns(part string) string { return l.Name + "-" + part }
 
-// namespaces lists all that the lab makes.
+// namespaces lists all that a lab of these machines makes.
 func (l *Lab) namespaces() []string {
 	names := []string{l.Netns("client")}
 	for _, s := range switches() {

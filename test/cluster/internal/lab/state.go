@@ -47,6 +47,11 @@ func (l *Lab) save(programs map[string]string) error {
 			return fmt.Errorf("lab %s: %w", l.Name, err)
 		}
 	}
+	return l.describe()
+}
+
+// describe writes what Load reads.
+func (l *Lab) describe() error {
 	data, err := json.Marshal(l)
 	if err != nil {
 		return fmt.Errorf("lab %s: %w", l.Name, err)
