@@ -20,7 +20,9 @@ type Request struct {
 	Pools     []ipam.Pool  // one address from each
 	Requested []netip.Addr // these and no others; at most one per pool
 	Rest      ipam.Rest
-	Lease     Lease // key and what is to be recorded; the rest is filled in
+	Static    map[netip.Addr]string // addresses that are one owner's, and nobody else's
+	Avoid     []netip.Addr          // not these: another machine has them
+	Lease     Lease                 // key and what is to be recorded; the rest is filled in
 }
 
 // Allocate gives one address from each pool, or none and an error: ipam's
@@ -41,7 +43,7 @@ func (s *Store) Allocate(r Request) (lease Lease, err error) {
 		switch {
 		case err != nil:
 			return err
-		case found && fits(held.Addrs, r.Pools, wanted):
+		case found && fits(held.Addrs, r.Pools, wanted) && !r.avoids(held.Addrs):
 			lease.Addrs, err = ipam.Assign(r.Pools, held.Addrs)
 		case found:
 			err = errors.Join(t.end(held), t.choose(&lease, r, wanted))
@@ -85,8 +87,16 @@ func (s *Store) checkPorts(t *tables, wanted Lease) error {
 // choose picks one address for each pool.
 func (t *tables) choose(l *Lease, r Request, wanted []netip.Addr) error {
 	l.Addrs = make([]netip.Addr, len(r.Pools))
+	look, err := t.lookFor(l.Owner, r)
+	if err != nil {
+		return err
+	}
 	for i, pool := range r.Pools {
-		choice, err := t.chooseOne(pool, wanted[i], r.Rest)
+		want := wanted[i]
+		if !want.IsValid() {
+			want = t.own(l.Owner, pool, r, look)
+		}
+		choice, err := t.chooseOne(pool, want, r.Rest, look)
 		if err != nil {
 			return err
 		}
@@ -102,12 +112,12 @@ func (t *tables) choose(l *Lease, r Request, wanted []netip.Addr) error {
 
 // chooseOne picks the wanted address of a pool, or else the next one, and
 // moves the pool's cursor there.
-func (t *tables) chooseOne(pool ipam.Pool, wanted netip.Addr, rest ipam.Rest) (ipam.Choice, error) {
+func (t *tables) chooseOne(pool ipam.Pool, wanted netip.Addr, rest ipam.Rest, look ipam.Look) (ipam.Choice, error) {
 	if wanted.IsValid() {
-		return rest.Take(wanted, t.use)
+		return rest.Take(wanted, look)
 	}
 	cursor, _ := netip.AddrFromSlice(t.cursors.Get([]byte(pool.Name)))
-	choice, err := pool.Next(cursor, rest, t.use)
+	choice, err := pool.Next(cursor, rest, look)
 	if err != nil {
 		return ipam.Choice{}, err
 	}
@@ -131,7 +141,7 @@ func (t *tables) put(l Lease) (Lease, error) {
 	if err != nil {
 		return Lease{}, err
 	}
-	return l, errors.Join(t.leases.Put(l.Key.bytes(), value), t.damaged.Delete(l.Key.bytes()))
+	return l, errors.Join(t.leases.Put(l.Key.bytes(), value), t.damaged.Delete(l.Key.bytes()), t.remember(l))
 }
 
 // fits reports whether held addresses are what a request would be given: one

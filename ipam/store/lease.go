@@ -57,6 +57,10 @@ type Lease struct {
 
 	Ports []PortMapping `json:"ports,omitempty"`
 
+	// Owner is the machine that the lease is for, by a name that outlives the
+	// attachment: a durable store gives it the same addresses again.
+	Owner string `json:"owner,omitempty"`
+
 	// Switch is the bridge of a leg, and Primary the interface of the same
 	// container that it came with: it goes when that does.
 	Switch  string `json:"switch,omitempty"`

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -88,7 +89,7 @@ func (t *tables) restore(leases []Lease, durable bool) error {
 		if err != nil {
 			return err
 		}
-		if err := t.leases.Put(l.Key.bytes(), value); err != nil {
+		if err := errors.Join(t.leases.Put(l.Key.bytes(), value), t.remember(l)); err != nil {
 			return err
 		}
 		for _, a := range l.Addrs {

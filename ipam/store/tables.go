@@ -32,11 +32,12 @@ type instant struct {
 //	damaged    key → record that could not be read
 //	addresses  address → use: 'H' key, 'R' uptime of the release, 'L' link
 //	cursors    pool → the address last chosen
+//	owners     owner → the addresses that it had last
 //	meta       schema, boot, generation, early, suspect
 type tables struct {
-	now                                       instant
-	leases, damaged, addresses, cursors, meta *bbolt.Bucket
-	changed                                   bool
+	now                                               instant
+	leases, damaged, addresses, cursors, owners, meta *bbolt.Bucket
+	changed                                           bool
 }
 
 // The first byte of an address's use. One that is none of these counts as held.
@@ -57,7 +58,7 @@ const (
 
 func (t *tables) buckets() map[string]**bbolt.Bucket {
 	return map[string]**bbolt.Bucket{
-		"leases": &t.leases, "damaged": &t.damaged, "addresses": &t.addresses, "cursors": &t.cursors, "meta": &t.meta,
+		"leases": &t.leases, "damaged": &t.damaged, "addresses": &t.addresses, "cursors": &t.cursors, "owners": &t.owners, "meta": &t.meta,
 	}
 }
 
@@ -85,7 +86,13 @@ func openTables(tx *bbolt.Tx, now func() (instant, error)) (*tables, error) {
 	}
 	t := &tables{now: at}
 	for name, bucket := range t.buckets() {
-		if *bucket = tx.Bucket([]byte(name)); *bucket == nil {
+		*bucket = tx.Bucket([]byte(name))
+		if *bucket == nil && name == "owners" { // a store of before there were any
+			if *bucket, err = tx.CreateBucket([]byte(name)); err != nil {
+				return nil, fmt.Errorf("create table %s: %w", name, err)
+			}
+		}
+		if *bucket == nil {
 			return nil, fmt.Errorf("%w: no table %s", errDamaged, name)
 		}
 	}

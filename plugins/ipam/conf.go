@@ -4,10 +4,12 @@ package ipam
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -31,6 +33,8 @@ type Conf struct {
 	Durable            *bool          `json:"durable"`
 	CoolDown           string         `json:"coolDown"`
 	Ranges             [][]RangeConf  `json:"ranges"`
+	Pool               string         `json:"pool"`
+	Static             []StaticConf   `json:"static"`
 	Routes             []*types.Route `json:"routes"`
 	StatusOnExhaustion bool           `json:"statusOnExhaustion"`
 }
@@ -38,11 +42,22 @@ type Conf struct {
 // RangeConf is one range of a set.
 type RangeConf struct {
 	Subnet     netip.Prefix   `json:"subnet"`
-	RangeStart netip.Addr     `json:"rangeStart"`
-	RangeEnd   netip.Addr     `json:"rangeEnd"`
-	Gateway    netip.Addr     `json:"gateway"`
-	Exclude    []netip.Prefix `json:"exclude"`
+	RangeStart netip.Addr     `json:"rangeStart,omitzero"`
+	RangeEnd   netip.Addr     `json:"rangeEnd,omitzero"`
+	Gateway    netip.Addr     `json:"gateway,omitzero"`
+	Exclude    []netip.Prefix `json:"exclude,omitempty"`
 }
+
+// StaticConf is an address that is one machine's, by its name or its MAC address.
+type StaticConf struct {
+	Address netip.Addr `json:"address"`
+	Name    string     `json:"name"`
+	MAC     string     `json:"mac"`
+}
+
+// PoolsFile is where the device's agent writes its pools for nodes and VMs, by
+// name, as a plugin needs them: a map of ipam sections.
+const PoolsFile = "/run/patchbay/pools.json"
 
 // Pod is what the runtime says of the pod, in CNI_ARGS.
 type Pod struct{ Namespace, Name, UID string }
@@ -51,12 +66,14 @@ type Pod struct{ Namespace, Name, UID string }
 type netConf struct {
 	types.NetConf
 	IPAM          json.RawMessage `json:"ipam"`
+	MAC           string          `json:"mac"`
 	RuntimeConfig struct {
 		IPs []string `json:"ips"`
 	} `json:"runtimeConfig"`
 	Args struct {
 		CNI struct {
-			IPs []string `json:"ips"`
+			IPs  []string `json:"ips"`
+			Name string   `json:"name"`
 		} `json:"cni"`
 	} `json:"args"`
 }
@@ -104,6 +121,14 @@ type Network struct {
 	Routes    []*types.Route
 	Pod       Pod
 	Store     *store.Store
+	// Machine is the name that a durable lease is remembered under; empty: the
+	// container's id.
+	Machine string
+	Static  map[netip.Addr]string // by Machine, or by other machines' names
+	// Avoid are addresses that another machine was found to have.
+	Avoid []netip.Addr
+
+	durable bool
 
 	statusOnExhaustion bool
 	stdin              []byte
@@ -137,8 +162,26 @@ func Load(stdin []byte, args string, mode Mode, options store.Options) (*Network
 		return nil, err
 	}
 	options.Durable = section.durable()
+	n.durable = options.Durable
 	n.Store = store.New(section.Leases, options)
+	n.name(conf, section)
 	return n, nil
+}
+
+// name finds out which machine the lease is for, and what is reserved for it.
+func (n *Network) name(conf netConf, section Conf) {
+	n.Machine = conf.Args.CNI.Name
+	if n.Machine == "" && n.Pod.Name != "" {
+		n.Machine = n.Pod.Namespace + "/" + n.Pod.Name
+	}
+	n.Static = map[netip.Addr]string{}
+	for _, st := range section.Static {
+		if st.MAC != "" && strings.EqualFold(st.MAC, conf.MAC) {
+			n.Static[st.Address] = "" // this one's, whatever its name
+			continue
+		}
+		n.Static[st.Address] = cmp.Or(st.Name, "MAC "+strings.ToLower(st.MAC))
+	}
 }
 
 func parseSection(text json.RawMessage, mode Mode) (Conf, error) {
@@ -153,6 +196,11 @@ func parseSection(text json.RawMessage, mode Mode) (Conf, error) {
 	if err := decoder.Decode(&conf); err != nil && !mode.Lenient {
 		return Conf{}, fmt.Errorf("%w: ipam: %w", ErrConf, err)
 	}
+	if conf.Pool != "" {
+		if err := conf.readPool(); err != nil && !mode.Lenient {
+			return Conf{}, fmt.Errorf("%w: ipam: pool %s: %w", ErrConf, conf.Pool, err)
+		}
+	}
 	if conf.Leases == "" {
 		conf.Leases = store.PodLeases
 	}
@@ -160,6 +208,28 @@ func parseSection(text json.RawMessage, mode Mode) (Conf, error) {
 		return Conf{}, fmt.Errorf("%w: ipam: leases %q is not an absolute path", ErrConf, conf.Leases)
 	}
 	return conf, nil
+}
+
+// readPool takes ranges and static addresses from a pool of the device.
+func (c *Conf) readPool() error {
+	if len(c.Ranges) > 0 || len(c.Static) > 0 {
+		return errors.New("give a pool, or ranges")
+	}
+	text, err := os.ReadFile(PoolsFile)
+	if err != nil {
+		return fmt.Errorf("read the device's pools: %w", err)
+	}
+	var pools map[string]Conf
+	if err := json.Unmarshal(text, &pools); err != nil {
+		return fmt.Errorf("read the device's pools: %w", err)
+	}
+	pool, ok := pools[c.Pool]
+	if !ok {
+		return errors.New("the device has no such pool of use Node")
+	}
+	c.Ranges, c.Static = pool.Ranges, pool.Static
+	c.CoolDown = cmp.Or(c.CoolDown, pool.CoolDown)
+	return nil
 }
 
 func (c Conf) durable() bool {

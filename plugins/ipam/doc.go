@@ -13,8 +13,14 @@
 //	  "ranges": [[{"subnet": "10.244.0.0/24"}],      one address out of each set
 //	             [{"subnet": "fd00:10:244::/120", "rangeStart": …, "rangeEnd": …, "gateway": …, "exclude": […]}]],
 //	  "routes": [{"dst": "0.0.0.0/0", "gw": …}],     handed back in the result
+//	  "pool": "nodes",                               in place of ranges: a pool of the device's, from its agent
+//	  "static": [{"address": "10.244.0.9", "name": "vm-1"}, {"address": …, "mac": …}],
 //	  "statusOnExhaustion": false                    STATUS fails when a set has no free address
 //	}
+//
+// A durable store gives a machine the same addresses again, also when its
+// attachment is made anew: it is told by args.cni.name, by its pod's name, or by
+// the container's id. Static addresses are one machine's and nobody else's.
 //
 // Addresses are requested by the ips capability, by args.cni.ips or by IP in
 // CNI_ARGS.

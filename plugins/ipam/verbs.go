@@ -3,9 +3,11 @@
 package ipam
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -31,11 +33,16 @@ func key(args *skel.CmdArgs) store.Key {
 
 // Add gives an attachment its addresses, one of each set of ranges. Called
 // again for one that has them, it returns the same.
-func Add(args *skel.CmdArgs) (*types100.Result, error) {
+func Add(args *skel.CmdArgs) (*types100.Result, error) { return AddBut(args, nil) }
+
+// AddBut is Add that gives none of the addresses to be avoided: another machine was
+// found to have them.
+func AddBut(args *skel.CmdArgs, avoid []netip.Addr) (*types100.Result, error) {
 	n, err := load(args, false)
 	if err != nil {
 		return nil, CNIError(err)
 	}
+	n.Avoid = avoid
 	lease, err := n.Allocate(key(args), store.Lease{Netns: args.Netns})
 	if err != nil {
 		return nil, CNIError(err)
@@ -48,7 +55,17 @@ func Add(args *skel.CmdArgs) (*types100.Result, error) {
 func (n *Network) Allocate(key store.Key, record store.Lease) (store.Lease, error) {
 	record.Key, record.Network = key, n.Name
 	record.PodNamespace, record.PodName, record.PodUID = n.Pod.Namespace, n.Pod.Name, n.Pod.UID
-	lease, err := n.Store.Allocate(store.Request{Pools: n.Pools, Requested: n.Requested, Rest: n.Rest, Lease: record})
+	static := n.Static
+	if n.durable {
+		record.Owner = cmp.Or(n.Machine, key.ContainerID)
+		static = maps.Clone(n.Static)
+		for a, name := range static {
+			if name == "" {
+				static[a] = record.Owner
+			}
+		}
+	}
+	lease, err := n.Store.Allocate(store.Request{Pools: n.Pools, Requested: n.Requested, Rest: n.Rest, Lease: record, Static: static, Avoid: n.Avoid})
 	if err != nil {
 		return store.Lease{}, fmt.Errorf("allocate for %s in network %s: %w", key, n.Name, err)
 	}

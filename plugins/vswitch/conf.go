@@ -29,6 +29,11 @@ type conf struct {
 	MTU int `json:"mtu,omitempty"`
 	// MAC address of the leg; a random one if left out.
 	MAC string `json:"mac,omitempty"`
+	// Probe asks first whether another machine has an address; true if left out.
+	Probe *bool `json:"probe,omitempty"`
+	// Guard drops what the leg says of addresses that aren't its own; if left out
+	// it is on for pods, off for nodes, which answer for LoadBalancer addresses.
+	Guard *bool `json:"guard,omitempty"`
 	// RuntimeConfig holds what the runtime passes for declared capabilities.
 	RuntimeConfig map[string]json.RawMessage `json:"runtimeConfig,omitempty"`
 

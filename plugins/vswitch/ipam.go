@@ -3,16 +3,21 @@
 package vswitch
 
 import (
+	"fmt"
+	"net/netip"
+
 	"github.com/containernetworking/cni/pkg/skel"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/patchbay-net/patchbay/pkg/netdev/leg"
 	"github.com/patchbay-net/patchbay/plugins/delegate"
 	"github.com/patchbay-net/patchbay/plugins/ipam"
 )
 
 // addresses is who gives the leg its addresses.
 type addresses interface {
-	add(args *skel.CmdArgs) (*types100.Result, error)
+	// add leases addresses, none of those that another machine was found to have.
+	add(args *skel.CmdArgs, avoid []netip.Addr) (*types100.Result, error)
 	del(args *skel.CmdArgs) error
 	check(args *skel.CmdArgs) error
 	status(args *skel.CmdArgs) error
@@ -30,16 +35,21 @@ func addressesOf(c *conf) addresses {
 // inProcess is patchbay-ipam without a program started.
 type inProcess struct{}
 
-func (inProcess) add(args *skel.CmdArgs) (*types100.Result, error) { return ipam.Add(args) }
-func (inProcess) del(args *skel.CmdArgs) error                     { return ipam.Del(args) }
-func (inProcess) check(args *skel.CmdArgs) error                   { return ipam.Check(args) }
-func (inProcess) status(args *skel.CmdArgs) error                  { return ipam.Status(args) }
-func (inProcess) gc(args *skel.CmdArgs) error                      { return ipam.GC(args) }
+func (inProcess) add(args *skel.CmdArgs, avoid []netip.Addr) (*types100.Result, error) {
+	return ipam.AddBut(args, avoid)
+}
+func (inProcess) del(args *skel.CmdArgs) error    { return ipam.Del(args) }
+func (inProcess) check(args *skel.CmdArgs) error  { return ipam.Check(args) }
+func (inProcess) status(args *skel.CmdArgs) error { return ipam.Status(args) }
+func (inProcess) gc(args *skel.CmdArgs) error     { return ipam.GC(args) }
 
 // executed is an IPAM plugin that is run as a program.
 type executed struct{ plugin string }
 
-func (e executed) add(args *skel.CmdArgs) (*types100.Result, error) {
+func (e executed) add(args *skel.CmdArgs, avoid []netip.Addr) (*types100.Result, error) {
+	if len(avoid) > 0 {
+		return nil, fmt.Errorf("%w: %v, given by %s", leg.ErrInUse, avoid, e.plugin)
+	}
 	return delegate.Add(e.plugin, args.StdinData)
 }
 

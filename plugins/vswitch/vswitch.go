@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -52,21 +53,53 @@ func add(args *skel.CmdArgs) error {
 	}
 	defer ns.Close()
 	source := addressesOf(c)
-	leased, err := source.add(args)
+	var avoid []netip.Addr
+	for {
+		err := attach(c, args, ns, source, avoid)
+		if err == nil {
+			return nil
+		}
+		if undo := source.del(args); undo != nil {
+			return legError(c, errors.Join(err, fmt.Errorf("give addresses back: %w", undo)))
+		}
+		taken, ok := errors.AsType[*leg.InUseError](err)
+		if !ok || len(avoid) == maxTaken || slices.Contains(avoid, taken.Addr) {
+			return legError(c, err)
+		}
+		fmt.Fprintln(os.Stderr, "patchbay-vswitch:", err)
+		avoid = append(avoid, taken.Addr)
+	}
+}
+
+// maxTaken bounds how many addresses that others have are passed over.
+const maxTaken = 8
+
+// attach leases addresses, makes the leg and prints the result. An error leaves
+// the lease.
+func attach(c *conf, args *skel.CmdArgs, ns *os.File, source addresses, avoid []netip.Addr) error {
+	leased, err := source.add(args, avoid)
 	if err != nil {
 		return err
 	}
 	l, err := newLeg(c, args, ns, leased)
-	if err == nil {
-		var ends leg.Ends
-		if ends, err = leg.Create(l); err == nil {
-			return types.PrintResult(result(c, args, l, ends, leased), c.CNIVersion)
-		}
+	if err != nil {
+		return err
 	}
-	if undo := source.del(args); undo != nil {
-		err = errors.Join(err, fmt.Errorf("give addresses back: %w", undo))
+	l.Probe, l.Guard = c.Probe == nil || *c.Probe, guarded(c, args)
+	ends, err := leg.Create(l)
+	if err != nil {
+		return err
 	}
-	return legError(c, err)
+	return types.PrintResult(result(c, args, l, ends, leased), c.CNIVersion)
+}
+
+// guarded tells whether the leg may speak for its own addresses only.
+func guarded(c *conf, args *skel.CmdArgs) bool {
+	if c.Guard != nil {
+		return *c.Guard
+	}
+	pod, err := ipam.ParsePod(args.Args)
+	return err == nil && pod.Name != ""
 }
 
 // del removes the leg and frees its addresses, whatever of them is there.
@@ -143,8 +176,11 @@ func legError(c *conf, err error) error {
 		return known
 	}
 	code := types.ErrInternal
-	if errors.Is(err, leg.ErrNoBridge) {
+	switch {
+	case errors.Is(err, leg.ErrNoBridge):
 		code = types.ErrInvalidNetworkConfig
+	case errors.Is(err, leg.ErrInUse):
+		code = types.ErrTryAgainLater
 	}
 	return types.NewError(code, fmt.Sprintf("network %s", c.Name), err.Error())
 }

@@ -18,6 +18,20 @@ import (
 // addresses.
 var ErrInUse = errors.New("address is in use on the switch")
 
+// InUseError names the address and the machine; it matches ErrInUse.
+type InUseError struct {
+	Addr netip.Addr
+	MAC  [6]byte
+}
+
+// Error names both.
+func (e *InUseError) Error() string {
+	return fmt.Sprintf("%v: %s, by %s", ErrInUse, e.Addr, net.HardwareAddr(e.MAC[:]))
+}
+
+// Unwrap returns ErrInUse.
+func (e *InUseError) Unwrap() error { return ErrInUse }
+
 // How the addresses are probed: three probes as RFC 5227 wants, but in less than a
 // second. The machine that asks waits, and a leg doesn't hang on a switch that is
 // still learning its ports, for which the RFC's seconds are.
@@ -69,7 +83,7 @@ func answered(fd int, addrs []netip.Prefix, deadline time.Time) error {
 		seen, ok := frame.Parse(buf[:n])
 		for _, a := range addrs {
 			if ok && !seen.Probe && seen.Addr == a.Addr() {
-				return fmt.Errorf("%w: %s, by %s", ErrInUse, a.Addr(), net.HardwareAddr(seen.MAC[:]))
+				return &InUseError{a.Addr(), seen.MAC}
 			}
 		}
 	}
