@@ -82,7 +82,7 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	}
 	handler := r.Handler()
 	routes.Serve(handler)
-	serveTraces(handler, r, cfg)
+	servePackets(handler, r, dp, cfg)
 	pods.Handle(handler)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return agentapi.Serve(ctx, listener, handler, log) })

@@ -3,6 +3,9 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -20,7 +23,7 @@ func TestTrace(t *testing.T) {
 		write(t, "/etc/patchbay/config.yaml", nodeConfig)
 		agentProcess(t, cfg)
 		addPod(t, cfg, "server", netip.MustParseAddr("10.244.0.5"))
-		addPod(t, cfg, "client", netip.MustParseAddr("10.244.0.6"))
+		pod := addPod(t, cfg, "client", netip.MustParseAddr("10.244.0.6"))
 		client := agentapi.Client{Path: cfg.Paths.AgentSocket(), Timeout: 10 * time.Second}
 		tests := []struct {
 			name    string
@@ -50,6 +53,37 @@ func TestTrace(t *testing.T) {
 		if _, err := client.Trace(t.Context(), agentapi.TraceRequest{From: "nobody", To: "10.96.0.20:80"}); err == nil {
 			t.Error("unknown source: want an error")
 		}
+		testLost(t, client, pod.Namespace)
+	})
+}
+
+// testLost has a pod ask an address in the Service range that no Service has,
+// and the agent show the packet.
+func testLost(t *testing.T, client agentapi.Client, pod *netlab.Namespace) {
+	t.Helper()
+	if _, err := client.Lost(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	err := pod.Do(func() error {
+		conn, err := net.Dial("udp", "10.96.99.99:53")
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		_, err = conn.Write([]byte("anybody?"))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	netlab.WaitFor(t, 5*time.Second, "the dropped packet", func() error {
+		lost, err := client.Lost(t.Context(), time.Second)
+		for _, p := range lost {
+			if p.Reason == "no-service" && p.Program == "tc_pod_in" && strings.HasSuffix(string(p.Data), "anybody?") {
+				return nil
+			}
+		}
+		return errors.Join(err, fmt.Errorf("got %+v", lost))
 	})
 }
 
