@@ -152,22 +152,26 @@ func Get[T Object](s *Store, kind Kind, key Key) (T, bool) {
 	return obj, ok
 }
 
-// All goes over the objects of a kind that are a T, in no order. The store
-// stays locked for readers meanwhile: don't Apply within the loop.
+// All goes over the objects of a kind that are a T, in no order, as they were
+// when it began: the loop may use the store, as a reader that waits for a
+// writer that waits for the loop would never end.
 func All[T Object](s *Store, kind Kind) iter.Seq[T] {
 	return func(yield func(T) bool) {
-		s.mu.RLock()
-		defer s.mu.RUnlock()
-		sh := s.kinds[kind]
-		if sh == nil {
-			return
-		}
-		for _, obj := range sh.objects {
+		for _, obj := range s.objects(kind) {
 			if t, ok := obj.(T); ok && !yield(t) {
 				return
 			}
 		}
 	}
+}
+
+func (s *Store) objects(kind Kind) []Object {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if sh := s.kinds[kind]; sh != nil {
+		return slices.Collect(maps.Values(sh.objects))
+	}
+	return nil
 }
 
 // List returns the objects of a kind that are a T, by namespace and name.

@@ -115,6 +115,18 @@ func TestStoreReading(t *testing.T) {
 	}
 }
 
+// A loop may read and write the store it goes over.
+func TestStoreUsedWithinAll(t *testing.T) {
+	s := NewStore()
+	s.Apply(upsert(service("web", "1")))
+	for svc := range All[*corev1.Service](s, KindService) {
+		s.Apply(upsert(service("web", "2")))
+		if now, ok := Get[*corev1.Service](s, KindService, KeyOf(svc)); !ok || now.ResourceVersion != "2" {
+			t.Errorf("within the loop: %v, %v", now, ok)
+		}
+	}
+}
+
 func TestSnapshotRestoresAndReconciles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "snapshot")
 	web, old := service("web", "5", 80, 443), service("old", "3")
