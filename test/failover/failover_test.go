@@ -3,6 +3,7 @@
 package failover
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -17,8 +18,11 @@ const slack = 2 * time.Second
 // raise raises a lab in the test's own namespaces.
 func raise(t *testing.T, nodes int) *Lab {
 	t.Helper()
-	bin := t.TempDir()
-	site.Build(t, bin)
+	bin := os.Getenv("PATCHBAY_BIN") // where they are built already, as for guests
+	if bin == "" {
+		bin = t.TempDir()
+		site.Build(t, bin)
+	}
 	l := New(t, bin, t.TempDir(), nodes)
 	t.Cleanup(func() {
 		if t.Failed() {

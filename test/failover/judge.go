@@ -108,6 +108,24 @@ func (l *Lab) History(addr netip.Addr, from, to time.Duration) string {
 	return b.String()
 }
 
+// Moves lists who answered for an address in a span of time, one after the other.
+// A question that nobody answered doesn't count.
+func (l *Lab) Moves(addr netip.Addr, from, to time.Duration) (names []string) {
+	l.Observer.mu.Lock()
+	defer l.Observer.mu.Unlock()
+	for _, q := range l.Observer.questions {
+		if q.addr != addr || q.asked < from || q.asked >= to {
+			continue
+		}
+		for _, mac := range q.by {
+			if name := l.owner(mac); len(names) == 0 || names[len(names)-1] != name {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
 // join lists names; nobody is "nobody".
 func join(names []string) string {
 	if len(names) == 0 {

@@ -44,7 +44,9 @@ func (n *Node) command(spec Spec) *exec.Cmd {
 	}
 	args := []string{
 		"-c", `echo $$ > "$0/cgroup.procs" && exec nsenter "$@"`, cgroup,
-		"-t", strconv.Itoa(n.PID()), "-m", "-u", "-i", "-p", "-C", network, "--",
+		// The root and directory of the node's first process, too: they aren't those
+		// of its mount namespace where this process lives in a chroot itself.
+		"-t", strconv.Itoa(n.PID()), "-m", "-r", "-w", "-u", "-i", "-p", "-C", network, "--",
 	}
 	cmd := exec.Command("/bin/sh", append(args, spec.Args...)...)
 	cmd.Env = append(os.Environ(), spec.Env...)
