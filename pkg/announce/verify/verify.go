@@ -266,6 +266,13 @@ func (v *Verifier) Answer(body []byte) []byte {
 	return answer
 }
 
+// Objects are what the reconciler showed last.
+func (v *Verifier) Objects() parts.Objects {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.objects
+}
+
 // Results are what came of looking last, by address.
 func (v *Verifier) Results() map[netip.Addr]Result {
 	v.mu.Lock()
