@@ -3,14 +3,15 @@
 #pragma once
 
 #include <linux/bpf.h>
-#include <linux/errno.h>
 #include <linux/in.h>
 #include <stdbool.h>
 
 #include <bpf_helpers.h>
 
 #include "flow.h"
+#include "insert.h"
 #include "maps.h"
+#include "outside.h"
 #include "packet.h"
 #include "route.h"
 #include "send.h"
@@ -73,67 +74,6 @@ static __always_inline int admit(const struct pkt *p, const struct frontend *fe)
 	return 0;
 }
 
-static __always_inline bool same_translation(const struct flow *a, const struct flow *b)
-{
-	return a->sport == b->sport && a->dport == b->dport && addr_equal(&a->saddr, &b->saddr) &&
-	       addr_equal(&a->daddr, &b->daddr);
-}
-
-/*
- * Takes the reply's tuple. Another living flow's: DROP_PORT_CLASH. A dead one
- * goes with its forward entry, whose expiry would else take this one along.
- */
-static __always_inline int insert_reply(const struct flow_key *k, const struct flow *reply)
-{
-	struct flow *old = bpf_map_lookup_elem(&flows, k);
-	int err;
-
-	if (old) {
-		if (flow_alive(old, k->proto, reply->seen) && !(old->flags & FLOW_CLOSING) &&
-		    !same_translation(old, reply))
-			return -DROP_PORT_CLASH;
-		flow_forget(k, old);
-	}
-	err = bpf_map_update_elem(&flows_new, k, reply, BPF_NOEXIST);
-	if (err == -EEXIST) {
-		old = bpf_map_lookup_elem(&flows_new, k);
-		if (old && service_idle(reply->seen, old->seen) <= timeout_new &&
-		    !same_translation(old, reply))
-			return -DROP_PORT_CLASH;
-		if (old && !same_translation(old, reply))
-			flow_forget(k, old);
-		err = bpf_map_update_elem(&flows_new, k, reply, BPF_ANY);
-	}
-	return err ? -DROP_FLOWS_FULL : 0;
-}
-
-/*
- * Makes both entries, the reply's first: whoever finds the forward one may
- * rely on it. If another CPU made the forward one meanwhile, that one counts.
- */
-static __always_inline int insert_flow(const struct pkt *p, struct scratch *s)
-{
-	struct flow_key reply, forward = p->t;
-	struct flow *old;
-	int ret;
-
-	flow_pair(&reply, &s->forward, p->t.proto);
-	ret = insert_reply(&reply, &s->reply);
-	if (ret)
-		return ret;
-	ret = bpf_map_update_elem(&flows_new, &forward, &s->forward, BPF_NOEXIST);
-	if (ret != -EEXIST)
-		return ret ? -DROP_FLOWS_FULL : 0;
-	old = bpf_map_lookup_elem(&flows_new, &forward);
-	if (!old)
-		return -DROP_FLOWS_FULL;
-	if (!same_translation(old, &s->forward)) {
-		bpf_map_delete_elem(&flows_new, &reply);
-		s->forward = *old;
-	}
-	return 0;
-}
-
 /* The node asks itself: in by the NIC that it went out by, as if from the Service. */
 static __always_inline void to_itself(const struct pkt *p, struct flow *f)
 {
@@ -142,6 +82,12 @@ static __always_inline void to_itself(const struct pkt *p, struct flow *f)
 	f->ifindex = p->ifindex;
 	__builtin_memcpy(f->dmac, p->smac, sizeof(f->dmac));
 	__builtin_memcpy(f->smac, p->dmac, sizeof(f->smac));
+}
+
+/* Not one that the node or a pod is likely to take by itself. */
+static __always_inline __be16 other_port(__u32 hash, __u32 n)
+{
+	return bpf_htons(1024 + mix(((__u64)n << 32) + hash) % 31744);
 }
 
 /*
@@ -181,14 +127,8 @@ static __always_inline __u32 choice_hash(const struct pkt *p, const struct front
 	return fe->affinity ? addr_hash(&p->t.saddr) : flow_hash(&p->t);
 }
 
-/* Not one that the node or a pod is likely to take by itself. */
-static __always_inline __be16 other_port(__u32 hash, __u32 n)
-{
-	return bpf_htons(1024 + mix(((__u64)n << 32) + hash) % 31744);
-}
-
 /* The n-th try: the Service's choice, its next ones, then another source port. */
-__noinline int try_backend(struct pkt *p, struct frontend *fe, __u32 n)
+__noinline int try_backend(struct __sk_buff *skb, struct pkt *p, struct frontend *fe, __u32 n)
 {
 	__u32 zero = 0, now = service_ticks(), hash, id;
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
@@ -209,6 +149,10 @@ __noinline int try_backend(struct pkt *p, struct frontend *fe, __u32 n)
 	if (!b)
 		return -DROP_NO_BACKEND;
 	ret = compose(p, b, s, sport, now);
+	if (!ret && from_outside(p, &s->reply)) {
+		s->forward.sport = other_port(hash, n);
+		ret = as_node(skb, p, &s->forward);
+	}
 	if (ret)
 		return ret;
 	s->forward.backend = s->reply.backend = id;
@@ -231,7 +175,7 @@ __noinline int begin_flow(struct __sk_buff *skb, struct pkt *p, struct frontend 
 	if (ret)
 		return ret;
 	for (__u32 n = 0; n < ATTEMPTS; n++) {
-		ret = try_backend(p, fe, n);
+		ret = try_backend(skb, p, fe, n);
 		if (ret != -DROP_PORT_CLASH)
 			break;
 	}

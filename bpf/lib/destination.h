@@ -14,6 +14,7 @@
 #include "maps.h"
 #include "packet.h"
 #include "pod.h"
+#include "return.h"
 #include "route.h"
 #include "send.h"
 
@@ -66,9 +67,11 @@ static __always_inline int forward_tunnel(struct __sk_buff *skb, struct pkt *p,
 
 	if (!cfg)
 		return -DROP_BUG;
-	ret = check_size(skb, p, cfg->tunnel_mtu, 1);
-	if (ret)
-		return ret;
+	if (p->t.proto != IPPROTO_SCTP) { /* which may be a Service's answer: fits_in_pieces() */
+		ret = check_size(skb, p, cfg->tunnel_mtu, 1);
+		if (ret)
+			return ret;
+	}
 	ret = clamp_mss(skb, p, cfg->tunnel_mtu);
 	return ret ? ret : send_tunnel(skb, cfg, &r->hop);
 }
@@ -152,7 +155,7 @@ __noinline int from_network(struct __sk_buff *skb, struct pkt *p)
 		if (!ep)
 			return no_pod(p);
 		if (!(p->flags & PKT_CLUSTER) && from_peer(p))
-			ret = remember_way(p);
+			ret = remember_way(skb, p);
 		return ret ? ret : deliver(skb, p, ep);
 	case ROUTE_NATIVE:
 	case ROUTE_TUNNEL:
@@ -162,7 +165,7 @@ __noinline int from_network(struct __sk_buff *skb, struct pkt *p)
 		return p->flags & PKT_CLUSTER ? -DROP_NO_SERVICE : -DROP_SERVICE_OUTSIDE;
 	case ROUTE_SELF:
 		if (!(p->flags & PKT_CLUSTER) && from_peer(p))
-			ret = remember_way(p);
+			ret = remember_way(skb, p);
 		return ret ? ret : VERDICT_PASS;
 	}
 	return VERDICT_PASS;

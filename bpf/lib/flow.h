@@ -115,15 +115,26 @@ static __always_inline void flow_forget(const struct flow_key *k, struct flow *f
 static __always_inline struct flow *flow_find(const struct flow_key *k, __u8 tcp, __u32 now,
 					      bool *confirmed)
 {
-	struct flow *f = bpf_map_lookup_elem(&flows, k);
+	__u32 zero = 0, *moved = bpf_map_lookup_elem(&moves, &zero), before;
+	struct flow *f;
 
+	if (!moved)
+		return NULL;
+	before = *(volatile __u32 *)moved;
+	f = bpf_map_lookup_elem(&flows, k);
 	*confirmed = f;
 	if (f && flow_alive(f, k->proto, now) && !flow_reused(f, tcp))
 		return f;
 	if (!f) {
 		f = bpf_map_lookup_elem(&flows_new, k);
-		if (!f)
-			return NULL;
+		if (!f) {
+			/* It may have moved behind our back, on another CPU. */
+			if (*(volatile __u32 *)moved == before)
+				return NULL;
+			f = bpf_map_lookup_elem(&flows, k);
+			*confirmed = f;
+			return f;
+		}
 		if (service_idle(now, f->seen) <= timeout_new && !flow_reused(f, tcp))
 			return f;
 	}
@@ -143,9 +154,12 @@ static __always_inline struct flow *flow_other(const struct flow_key *pair, bool
  */
 static __always_inline void flow_confirm(const struct flow_key *k, struct flow *f)
 {
+	__u32 zero = 0, *moved = bpf_map_lookup_elem(&moves, &zero);
 	struct flow_key pair;
 	struct flow *other;
 
+	if (!moved)
+		return;
 	flow_pair(&pair, f, k->proto);
 	other = bpf_map_lookup_elem(&flows_new, &pair);
 	f->flags |= FLOW_ANSWERED;
@@ -158,7 +172,7 @@ static __always_inline void flow_confirm(const struct flow_key *k, struct flow *
 			return;
 		}
 	}
-	/* The older first: a look-up in both maps in turn takes less time. */
+	__sync_fetch_and_add(moved, 1);
 	bpf_map_delete_elem(&flows_new, k);
 	if (other)
 		bpf_map_delete_elem(&flows_new, &pair);

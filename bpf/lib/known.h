@@ -63,50 +63,6 @@ __noinline int known_flow(struct __sk_buff *skb, struct pkt *p)
 	return send(skb, p, f);
 }
 
-/*
- * A client outside, whose packet a node of the cluster sent here: its answers
- * go back by that node. The latest packet's way counts.
- */
-__noinline int remember_way(struct pkt *p)
-{
-	__u32 zero = 0, now = service_ticks();
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
-	struct flow_key k;
-	struct flow *f;
-	bool confirmed;
-
-	if (!p || !s)
-		return -DROP_BUG;
-	if (p->flags & (PKT_ERROR | PKT_LATER))
-		return 0;
-	flow_answer_key(&k, &p->t);
-	f = flow_find(&k, p->tcp, now, &confirmed);
-	if (f && !(f->flags & FLOW_RETURN))
-		return 0;
-	__builtin_memset(s, 0, sizeof(*s));
-	if (way_back(p, &s->reply))
-		return -DROP_BUG;
-	if (!f) {
-		s->reply.saddr = k.saddr;
-		s->reply.daddr = k.daddr;
-		s->reply.sport = k.sport;
-		s->reply.dport = k.dport;
-		s->reply.seen = now;
-		s->reply.flags = FLOW_REPLY | FLOW_RETURN | FLOW_PEER;
-		return bpf_map_update_elem(&flows_new, &k, &s->reply, BPF_ANY) ? -DROP_FLOWS_FULL : 0;
-	}
-	if (f->way != s->reply.way || f->ifindex != s->reply.ifindex ||
-	    !mac_equal(f->dmac, s->reply.dmac) || !addr_equal(&f->hop, &s->reply.hop)) {
-		f->way = s->reply.way;
-		f->ifindex = s->reply.ifindex;
-		f->hop = s->reply.hop;
-		__builtin_memcpy(f->dmac, s->reply.dmac, sizeof(f->dmac) + sizeof(f->smac));
-	}
-	if (flow_note(&k, f, p->tcp, now, confirmed, false))
-		flow_confirm(&k, f);
-	return 0;
-}
-
 /* The quoted packet's tuple, turned round: that of packets going our way. */
 static __always_inline int quoted_v4(struct __sk_buff *skb, __u32 off, struct flow_key *k,
 				     struct iphdr *ip)

@@ -93,6 +93,17 @@ struct {
 } flows_new SEC(".maps");
 
 /*
+ * 0 → how many flows moved from flows_new to flows. Written and read by the tc
+ * programs: who finds a flow in neither map looks again if it has changed.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, 1);
+} moves SEC(".maps");
+
+/*
  * {addresses, id, protocol} → ports of a first fragment. Written and read by
  * the tc programs.
  */
@@ -115,9 +126,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } frontends SEC(".maps");
 
-/*
- * {ranges, prefix} → allowed. Written by the agent, read where a flow begins.
- */
+/* {ranges, prefix} → allowed. Written by the agent, read where a flow begins. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__type(key, struct range_key);

@@ -14,7 +14,6 @@
 
 #define AF_INET 2
 #define AF_INET6 10
-
 #define TCPOPT_EOL 0
 #define TCPOPT_NOP 1
 #define TCPOPT_MSS 2
@@ -168,14 +167,25 @@ static __always_inline int hops(const struct pkt *p, const struct flow *f)
 /* What fits through each link that IPv6 goes over needs no look-up. */
 #define MTU_SURE 1280
 
+/*
+ * May the tunnel's own packets be fragmented instead? Replies without DF have to
+ * go where no route of the stack's leads. SCTP, told of a smaller MTU, fragments
+ * what it has sent before, and fragments' ports can't be translated.
+ */
+static __always_inline int fits_in_pieces(const struct pkt *p, const struct flow *f)
+{
+	return p->t.proto == IPPROTO_SCTP || (f->flags & FLOW_REPLY && !(p->flags & PKT_DF));
+}
+
 /* The largest IP packet that the flow's way lets through; 0: not known. */
-static __always_inline __u32 way_mtu(const struct flow *f, const struct config *cfg)
+static __always_inline __u32 way_mtu(const struct flow *f, const struct pkt *p,
+				     const struct config *cfg)
 {
 	__u32 ifindex = f->ifindex;
 	struct nic *nic;
 
 	if (f->way == WAY_TUNNEL)
-		return cfg->tunnel_mtu;
+		return fits_in_pieces(p, f) ? 0 : cfg->tunnel_mtu;
 	if (f->way != WAY_FRAME && f->way != WAY_NEIGH)
 		return 0;
 	nic = bpf_map_lookup_elem(&nics, &ifindex);
@@ -226,7 +236,7 @@ __noinline int send(struct __sk_buff *skb, struct pkt *p, struct flow *f)
 	if (p->t.proto == IPPROTO_SCTP && p->flags & PKT_FRAGMENT && changes_ports(p, f))
 		return -DROP_PROTOCOL; /* its checksum is of a length that isn't known */
 	if (piece_size(skb, p) > MTU_SURE)
-		cut = check_size(skb, p, way_mtu(f, cfg),
+		cut = check_size(skb, p, way_mtu(f, p, cfg),
 				 !at_egress(p) && !(f->flags & FLOW_REPLY));
 	if (cut < 0)
 		return cut;

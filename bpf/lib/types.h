@@ -68,6 +68,7 @@ _Static_assert(sizeof(struct frontend) == 16, "frontend");
 enum backend_flags {
 	BACKEND_LOCAL = 1 << 0, /* on this node */
 	BACKEND_GONE = 1 << 1,	/* left its Service: nothing new sticks to it */
+	BACKEND_KEPT = 1 << 2,	/* … but serves on: UDP sockets stay with it */
 };
 
 /*
@@ -200,7 +201,7 @@ struct sock_peer {
 	__be16 backend_port;
 	__u32 id;   /* index in backends */
 	__u32 seen; /* ticks */
-	__u32 more; /* further ones are in sock_flows */
+	__u32 service; /* index in services when it was chosen */
 };
 _Static_assert(sizeof(struct sock_peer) == 48, "sock_peer");
 
@@ -225,7 +226,7 @@ struct sock_flow {
 	__u8 pad[2];
 	__u32 id;   /* index in backends */
 	__u32 seen; /* ticks */
-	__u32 pad2;
+	__u32 service; /* as in sock_peer */
 };
 _Static_assert(sizeof(struct sock_flow) == 32, "sock_flow");
 

@@ -80,6 +80,9 @@ type Datapath struct {
 	selfs map[int]NIC // by index: their addresses are routes too
 	route []Route     // as last set
 
+	stopped    *stopped
+	namespaces func() []string // of pods; nil: not known
+
 	services      *services.Services
 	endpoints     maps.Endpoints
 	nics          maps.NICs
@@ -141,6 +144,8 @@ func (d *Datapath) openOwners(opts Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("open services: %w", err)
 	}
+	d.stopped = newStopped()
+	d.services.OnStopped(d.stopped.add)
 	if d.flows.Timeouts, err = maps.ReadTimeouts(opts.Settings); err != nil {
 		return err
 	}
@@ -166,8 +171,8 @@ func (d *Datapath) Close() error {
 	return errors.Join(append(errs, d.set.Close())...)
 }
 
-// Run does what needs time: it expires flows and returns slots that have
-// rested. It ends with ctx, and returns its error.
+// Run does what needs time: it expires flows, returns slots that have rested, and
+// ends sockets whose endpoint stopped. It ends with ctx, and returns its error.
 func (d *Datapath) Run(ctx context.Context) error {
 	ticker := time.NewTicker(10 * time.Second)
 	defer ticker.Stop()
@@ -175,6 +180,8 @@ func (d *Datapath) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-d.stopped.signal:
+			d.endSockets()
 		case <-ticker.C:
 			d.services.Rest()
 			if _, err := d.flows.Expire(); err != nil {
@@ -185,13 +192,18 @@ func (d *Datapath) Run(ctx context.Context) error {
 }
 
 // SetServices makes the datapath balance exactly these frontends. What can't
-// be done for one Service is reported; the rest is done.
+// be done for one Service is reported, the rest is done: Refused takes the error
+// apart.
 func (d *Datapath) SetServices(entries []service.Entry) error {
 	if err := d.services.Set(entries); err != nil {
 		return fmt.Errorf("set services: %w", err)
 	}
 	return nil
 }
+
+// Refused returns what an error of SetServices says of single Services, for which
+// there was no room and which are as they were, and the rest of it.
+func Refused(err error) (map[service.Name]error, error) { return services.Refusals(err) }
 
 // Frontends lists what is balanced now, as the maps have it.
 func (d *Datapath) Frontends() []Frontend { return d.services.Frontends() }

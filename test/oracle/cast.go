@@ -65,6 +65,10 @@ func serviceRanges() []netip.Prefix {
 	return []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:96::/112")}
 }
 
+func podRanges() []netip.Prefix {
+	return []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/32")}
+}
+
 func pools() []netip.Prefix {
 	return []netip.Prefix{netip.MustParsePrefix("198.51.100.192/27"), netip.MustParsePrefix("2001:db8:1::1:0/112")}
 }

@@ -62,6 +62,11 @@ func family(a netip.Addr) int {
 	return 6
 }
 
+// masquerades tells whether a packet's backend has to see the node as its client.
+func (n *node) masquerades(p oracle.Packet, backend netip.Addr) bool {
+	return (p.From == oracle.Client || p.From == oracle.Peer) && n.place(backend) == outside && !n.own(backend)
+}
+
 // forwarded checks a packet that must go to a backend, and the backend's answer.
 func (j *judge) forwarded(p oracle.Packet, want oracle.Outcome, w wire, r result) error {
 	if r.dropped["no-pod"] == 1 && j.mayMiss(want) {
@@ -74,6 +79,9 @@ func (j *judge) forwarded(p oracle.Packet, want oracle.Outcome, w wire, r result
 	seen, ok := want.Backends[backend]
 	if !ok {
 		return fmt.Errorf("went to %s", backend)
+	}
+	if seen.Port() == 0 {
+		seen = netip.AddrPortFrom(seen.Addr(), src.Port())
 	}
 	if p.From == oracle.Host && j.node.own(backend.Addr()) && src.Addr() == p.Dst.Addr() {
 		seen = netip.AddrPortFrom(p.Dst.Addr(), seen.Port())
@@ -124,6 +132,9 @@ func (j *judge) arrives(w wire, r result, f begun, which which) error {
 		}
 	case outside:
 		verdict, mark = pass, markStack
+		if j.node.masquerades(f.packet, f.backend.Addr()) {
+			verdict, mark, ttl = redirect, 0, 63
+		}
 		if f.packet.From == oracle.Host && r.verdict == redirect {
 			// It has left the stack already: it is sent on, or in again.
 			verdict, mark = redirect, 0
@@ -158,7 +169,11 @@ func (j *judge) answered(p oracle.Packet, w wire, seen, backend netip.AddrPort) 
 			ttl = 63
 		}
 	default:
-		return nil
+		if !n.masquerades(p, backend.Addr()) {
+			return nil
+		}
+		back.program, back.device, back.eth = "tc_uplink_in", n.external, packet.Eth{Src: n.external.other, Dst: n.external.mac}
+		ttl = 63
 	}
 	r := n.run(back.program, back.device.index, back.frame(backend, seen, answer, 64))
 	want := w

@@ -19,6 +19,7 @@ type State struct {
 	Slices   []*discoveryv1.EndpointSlice
 
 	NICs          []NIC          // of the node
+	PodRanges     []netip.Prefix // of all nodes
 	ServiceRanges []netip.Prefix // of ClusterIPs
 	Pools         []netip.Prefix // of LoadBalancer addresses
 
@@ -82,7 +83,8 @@ type Outcome struct {
 	// Backends is, for Forward, where it may go, and which source the backend
 	// must see: the sender's own, or, if it is the backend itself, the frontend's
 	// address with the sender's port. A node that reaches itself at another of its
-	// addresses may see either.
+	// addresses may see either. What came in by a NIC and goes to a backend outside
+	// the cluster is seen from an address of the node, with any port: here 0.
 	Backends map[netip.AddrPort]netip.AddrPort
 	// Sticky tells that the client stays with the backend that it gets.
 	Sticky bool
@@ -152,8 +154,11 @@ func (s *State) serve(f Frontend, p Packet) Outcome {
 	out := Outcome{Verdict: Forward, Backends: map[netip.AddrPort]netip.AddrPort{}, Sticky: f.Affinity > 0}
 	for _, b := range f.Backends {
 		out.Backends[b] = p.Src
-		if b.Addr() == p.Src.Addr() {
+		switch {
+		case b.Addr() == p.Src.Addr():
 			out.Backends[b] = netip.AddrPortFrom(p.Dst.Addr(), p.Src.Port())
+		case (p.From == Client || p.From == Peer) && s.isOutside(b.Addr()):
+			out.Backends[b] = netip.AddrPortFrom(s.wayOut(b.Addr()), 0)
 		}
 	}
 	return out
@@ -192,6 +197,24 @@ func (s *State) isServiceAddress(p Packet) bool {
 	return slices.ContainsFunc(s.Frontends(), func(f Frontend) bool {
 		return f.Kind != NodePort && f.Addr.Addr() == p.Dst.Addr() && slices.Contains(p.sides(), f.Outside)
 	})
+}
+
+// isOutside tells whether an address is neither a pod's nor a node's.
+func (s *State) isOutside(addr netip.Addr) bool {
+	return !contains(s.PodRanges, addr) && !s.isNode(addr)
+}
+
+// wayOut returns the address of the NIC that packets for the outside leave by:
+// that of role external.
+func (s *State) wayOut(to netip.Addr) netip.Addr {
+	for _, nic := range s.NICs {
+		for _, own := range nic.Addrs {
+			if nic.External && own.Is4() == to.Is4() {
+				return own
+			}
+		}
+	}
+	return netip.Addr{}
 }
 
 // isNode tells whether a node has the address.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"testing"
 	"time"
@@ -71,6 +72,7 @@ func newNode(t testing.TB) *node {
 		n.pods = append(n.pods, n.device(fmt.Sprintf("pod%d", i), packet.MAC{2, 0, 0, 1, 0, byte(i)}, packet.MAC{2, 0, 0, 2, 0, byte(i)}))
 	}
 	n.surround()
+	n.routeOut()
 	n.sockets = newSockets(t, set.Programs)
 	return n
 }
@@ -146,6 +148,32 @@ func (n *node) surround() {
 			e.Addrs = append(e.Addrs, oracle.PodIP(f, 0, 5+i))
 		}
 		n.must(maps.Endpoints{Map: m["endpoints"]}.Set(e))
+	}
+}
+
+// routeOut gives the node's stack a way out: by the external NIC, whatever it
+// takes for its own otherwise.
+func (n *node) routeOut() {
+	for _, d := range []string{"int", "int-far", "ext", "ext-far"} {
+		n.ip("link", "set", d, "up")
+	}
+	for f, gateway := range map[string]string{"-4": "198.51.100.254", "-6": "fe80::fe"} {
+		n.ip(f, "route", "add", "default", "via", gateway, "dev", "ext", "onlink", "table", "100")
+		n.ip(f, "rule", "add", "pref", "2", "lookup", "local")
+		n.ip(f, "rule", "del", "pref", "0")
+		for _, d := range []string{"int", "ext"} {
+			n.ip(f, "rule", "add", "pref", "1", "iif", d, "lookup", "100")
+		}
+	}
+	for _, key := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+		n.must(os.WriteFile("/proc/sys/net/"+key, []byte("1"), 0o644))
+	}
+}
+
+func (n *node) ip(args ...string) {
+	n.t.Helper()
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		n.t.Fatalf("ip %v: %v: %s", args, err, out)
 	}
 }
 

@@ -33,7 +33,7 @@ func one[T any](r *Random, list ...T) T { return list[r.IntN(len(list))] }
 
 // State returns a cluster with a few Services.
 func (r *Random) State() *State {
-	s := &State{Node: nodeA, Nodes: newNodes(), NICs: newNICs(), ServiceRanges: serviceRanges(), Pools: pools()}
+	s := &State{Node: nodeA, Nodes: newNodes(), NICs: newNICs(), PodRanges: podRanges(), ServiceRanges: serviceRanges(), Pools: pools()}
 	for i := range 2 + r.IntN(5) {
 		r.addService(s, i)
 	}
@@ -45,7 +45,7 @@ func (r *Random) State() *State {
 func (r *Random) Change(old *State) *State {
 	s := &State{
 		Node: old.Node, Nodes: slices.Clone(old.Nodes), Services: slices.Clone(old.Services), Slices: slices.Clone(old.Slices),
-		NICs: old.NICs, ServiceRanges: old.ServiceRanges, Pools: old.Pools, Suspect: old.Suspect,
+		NICs: old.NICs, PodRanges: old.PodRanges, ServiceRanges: old.ServiceRanges, Pools: old.Pools, Suspect: old.Suspect,
 	}
 	if !r.Plain && r.chance(25) {
 		s.Suspect = map[string]bool{nodeA: r.chance(20), nodeB: r.chance(50), nodeC: r.chance(50)}

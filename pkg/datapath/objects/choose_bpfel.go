@@ -26,6 +26,7 @@ const (
 	ChooseMapFlowsNew          = "flows_new"
 	ChooseMapFragments         = "fragments"
 	ChooseMapFrontends         = "frontends"
+	ChooseMapMoves             = "moves"
 	ChooseMapNics              = "nics"
 	ChooseMapPeers             = "peers"
 	ChooseMapRates             = "rates"
@@ -106,6 +107,7 @@ type ChooseMapSpecs struct {
 	FlowsNew     *ebpf.MapSpec `ebpf:"flows_new"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
+	Moves        *ebpf.MapSpec `ebpf:"moves"`
 	Nics         *ebpf.MapSpec `ebpf:"nics"`
 	Peers        *ebpf.MapSpec `ebpf:"peers"`
 	Rates        *ebpf.MapSpec `ebpf:"rates"`
@@ -162,6 +164,7 @@ type ChooseMaps struct {
 	FlowsNew     *ebpf.Map `ebpf:"flows_new"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
 	Frontends    *ebpf.Map `ebpf:"frontends"`
+	Moves        *ebpf.Map `ebpf:"moves"`
 	Nics         *ebpf.Map `ebpf:"nics"`
 	Peers        *ebpf.Map `ebpf:"peers"`
 	Rates        *ebpf.Map `ebpf:"rates"`
@@ -186,6 +189,7 @@ func (m *ChooseMaps) Close() error {
 		m.FlowsNew,
 		m.Fragments,
 		m.Frontends,
+		m.Moves,
 		m.Nics,
 		m.Peers,
 		m.Rates,

@@ -57,6 +57,7 @@ type MapBackendFlags uint32
 const (
 	MapBackendFlagsBACKEND_LOCAL MapBackendFlags = 1
 	MapBackendFlagsBACKEND_GONE  MapBackendFlags = 2
+	MapBackendFlagsBACKEND_KEPT  MapBackendFlags = 4
 )
 
 type MapConfig struct {
@@ -301,13 +302,13 @@ type MapScratch struct {
 }
 
 type MapSockFlow struct {
-	_    structs.HostLayout
-	Addr MapAddr
-	Port uint16
-	Pad  [2]uint8
-	Id   uint32
-	Seen uint32
-	Pad2 uint32
+	_       structs.HostLayout
+	Addr    MapAddr
+	Port    uint16
+	Pad     [2]uint8
+	Id      uint32
+	Seen    uint32
+	Service uint32
 }
 
 type MapSockKey struct {
@@ -334,7 +335,7 @@ type MapSockPeer struct {
 	BackendPort  uint16
 	Id           uint32
 	Seen         uint32
-	More         uint32
+	Service      uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -351,6 +352,7 @@ const (
 	MapMapFlowsNew          = "flows_new"
 	MapMapFragments         = "fragments"
 	MapMapFrontends         = "frontends"
+	MapMapMoves             = "moves"
 	MapMapNics              = "nics"
 	MapMapPeers             = "peers"
 	MapMapRates             = "rates"
@@ -430,6 +432,7 @@ type MapMapSpecs struct {
 	FlowsNew     *ebpf.MapSpec `ebpf:"flows_new"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
+	Moves        *ebpf.MapSpec `ebpf:"moves"`
 	Nics         *ebpf.MapSpec `ebpf:"nics"`
 	Peers        *ebpf.MapSpec `ebpf:"peers"`
 	Rates        *ebpf.MapSpec `ebpf:"rates"`
@@ -487,6 +490,7 @@ type MapMaps struct {
 	FlowsNew     *ebpf.Map `ebpf:"flows_new"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
 	Frontends    *ebpf.Map `ebpf:"frontends"`
+	Moves        *ebpf.Map `ebpf:"moves"`
 	Nics         *ebpf.Map `ebpf:"nics"`
 	Peers        *ebpf.Map `ebpf:"peers"`
 	Rates        *ebpf.Map `ebpf:"rates"`
@@ -511,6 +515,7 @@ func (m *MapMaps) Close() error {
 		m.FlowsNew,
 		m.Fragments,
 		m.Frontends,
+		m.Moves,
 		m.Nics,
 		m.Peers,
 		m.Rates,

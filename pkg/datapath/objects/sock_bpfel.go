@@ -26,6 +26,7 @@ const (
 	SockMapFlowsNew          = "flows_new"
 	SockMapFragments         = "fragments"
 	SockMapFrontends         = "frontends"
+	SockMapMoves             = "moves"
 	SockMapNics              = "nics"
 	SockMapPeers             = "peers"
 	SockMapRates             = "rates"
@@ -121,6 +122,7 @@ type SockMapSpecs struct {
 	FlowsNew     *ebpf.MapSpec `ebpf:"flows_new"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
+	Moves        *ebpf.MapSpec `ebpf:"moves"`
 	Nics         *ebpf.MapSpec `ebpf:"nics"`
 	Peers        *ebpf.MapSpec `ebpf:"peers"`
 	Rates        *ebpf.MapSpec `ebpf:"rates"`
@@ -178,6 +180,7 @@ type SockMaps struct {
 	FlowsNew     *ebpf.Map `ebpf:"flows_new"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
 	Frontends    *ebpf.Map `ebpf:"frontends"`
+	Moves        *ebpf.Map `ebpf:"moves"`
 	Nics         *ebpf.Map `ebpf:"nics"`
 	Peers        *ebpf.Map `ebpf:"peers"`
 	Rates        *ebpf.Map `ebpf:"rates"`
@@ -202,6 +205,7 @@ func (m *SockMaps) Close() error {
 		m.FlowsNew,
 		m.Fragments,
 		m.Frontends,
+		m.Moves,
 		m.Nics,
 		m.Peers,
 		m.Rates,

@@ -26,6 +26,7 @@ const (
 	TcPodMapFlowsNew          = "flows_new"
 	TcPodMapFragments         = "fragments"
 	TcPodMapFrontends         = "frontends"
+	TcPodMapMoves             = "moves"
 	TcPodMapNics              = "nics"
 	TcPodMapPeers             = "peers"
 	TcPodMapRates             = "rates"
@@ -108,6 +109,7 @@ type TcPodMapSpecs struct {
 	FlowsNew     *ebpf.MapSpec `ebpf:"flows_new"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
+	Moves        *ebpf.MapSpec `ebpf:"moves"`
 	Nics         *ebpf.MapSpec `ebpf:"nics"`
 	Peers        *ebpf.MapSpec `ebpf:"peers"`
 	Rates        *ebpf.MapSpec `ebpf:"rates"`
@@ -164,6 +166,7 @@ type TcPodMaps struct {
 	FlowsNew     *ebpf.Map `ebpf:"flows_new"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
 	Frontends    *ebpf.Map `ebpf:"frontends"`
+	Moves        *ebpf.Map `ebpf:"moves"`
 	Nics         *ebpf.Map `ebpf:"nics"`
 	Peers        *ebpf.Map `ebpf:"peers"`
 	Rates        *ebpf.Map `ebpf:"rates"`
@@ -188,6 +191,7 @@ func (m *TcPodMaps) Close() error {
 		m.FlowsNew,
 		m.Fragments,
 		m.Frontends,
+		m.Moves,
 		m.Nics,
 		m.Peers,
 		m.Rates,

@@ -53,6 +53,12 @@ func TestSCTP(t *testing.T) {
 		{name: "ABORT begins nothing", program: "tc_pod_in", verdict: drop, reason: objects.MapDropReasonDROP_NO_FLOW,
 			in: packet.Build(fromA, v4, packet.SCTP{Src: 4009, Dst: 81, Tag: 7}, packet.Payload{packet.AbortChunk, 0, 0, 4})},
 	})
+	// Through the tunnel it goes in pieces outside, rather than in fragments.
+	n.service(4, service{addr: clusIP, port: 82, proto: 132, scopes: cluster, backends: []netip.AddrPort{ap(podC, 8080)}})
+	large := packet.Payload(bytes.Repeat([]byte{0}, 1468))
+	n.steps([]step{{name: "larger than the tunnel", program: "tc_pod_in", verdict: redirect,
+		in:  packet.Build(fromA, packet.IPv4{Src: podA, Dst: clusIP, DF: true}, packet.SCTP{Src: 4000, Dst: 82, Tag: 7}, large),
+		out: packet.Build(fromA, packet.IPv4{Src: podA, Dst: podC, DF: true}, packet.SCTP{Src: 4000, Dst: 8080, Tag: 7}, large)}})
 	// An INIT begins anew where the backend left or the association was aborted.
 	n.put("backends", uint32(2), objects.MapBackend{Addr: objects.Addr(podA2), Port: objects.Port(8080), Service: 2, Flags: 2})
 	n.put("backends", uint32(9), objects.MapBackend{Addr: objects.Addr(podA2), Port: objects.Port(9090), Service: 2})

@@ -15,10 +15,10 @@ import (
 )
 
 // endpoints is a set of endpoints of a UDP frontend.
-type endpoints map[netip.AddrPort]bool
+type endpoints = map[netip.AddrPort]bool
 
 // add adds all endpoints that flows of an entry may stay with.
-func (set endpoints) add(e *service.Entry) {
+func add(set endpoints, e *service.Entry) {
 	for _, addr := range e.Serving {
 		set[addr] = true
 	}
@@ -35,6 +35,9 @@ func (s *Services) flush(c change) error {
 	serving := s.serving(c)
 	if len(serving) == 0 || s.entries != nil && !stopped(c.old, serving) {
 		return nil
+	}
+	if s.entries != nil && s.stopped != nil {
+		s.stopped(serving)
 	}
 	var errs []error
 	for _, m := range []*ebpf.Map{s.maps.Flows, s.maps.FlowsNew} {
@@ -58,7 +61,7 @@ func (s *Services) serving(c change) map[netip.AddrPort]endpoints {
 		if all[at] == nil {
 			all[at] = endpoints{}
 		}
-		all[at].add(e)
+		add(all[at], e)
 	}
 	for _, key := range c.had {
 		if key.Proto != uint8(service.UDP) || s.has(key) {
@@ -91,7 +94,7 @@ func stopped(old []service.Entry, serving map[netip.AddrPort]endpoints) bool {
 			continue
 		}
 		had := endpoints{}
-		had.add(e)
+		add(had, e)
 		for addr := range had {
 			if !now[addr] {
 				return true

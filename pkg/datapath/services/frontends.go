@@ -5,10 +5,14 @@ package services
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
 	"github.com/patchbay-net/patchbay/pkg/service"
@@ -18,7 +22,6 @@ import (
 // or source ranges could not be placed stays as it is.
 func (s *Services) writeFrontends(p *plan) error {
 	var keys []objects.MapFrontendKey
-	var values []objects.MapFrontend
 	for key, w := range p.frontends {
 		if w.group != nil && s.tables[w.group.word] == nil {
 			continue
@@ -27,28 +30,54 @@ func (s *Services) writeFrontends(p *plan) error {
 			s.users[w.group.word] += 0 // its word may have no other frontend
 			continue
 		}
-		value := s.frontendValue(w)
-		if old, ok := s.frontends[key]; !ok || old != value {
+		if old, ok := s.frontends[key]; !ok || old != s.frontendValue(w) {
 			keys = append(keys, key)
-			values = append(values, value)
 		}
 	}
-	if len(keys) == 0 {
-		return nil
+	// Those that are there need no room. The others in an order of their own, so
+	// that the same ones are refused whenever there is none.
+	slices.SortFunc(keys, func(a, b objects.MapFrontendKey) int {
+		return cmp.Or(s.rank(a, p)-s.rank(b, p), compareKeys(a, b))
+	})
+	var values []objects.MapFrontend
+	for _, key := range keys {
+		values = append(values, s.frontendValue(p.frontends[key]))
 	}
-	n, err := s.maps.Frontends.BatchUpdate(keys, values, nil)
-	for i := range n {
-		s.forget(keys[i])
-		s.note(keys[i], values[i])
+	return s.putFrontends(p, keys, values)
+}
+
+func (s *Services) rank(key objects.MapFrontendKey, p *plan) int {
+	if _, ok := s.frontends[key]; ok {
+		return 0
 	}
-	// A word that was made for a frontend that isn't there has no users.
-	for i := n; i < len(keys); i++ {
-		s.users[values[i].Service] += 0
+	if p.frontends[key].entry != nil {
+		return 1
 	}
-	if err != nil {
-		return fmt.Errorf("write frontends: %w", err)
+	return 2 // an address alone: without it, its other ports are silent
+}
+
+// putFrontends writes frontends. One that there is no room for is left out.
+func (s *Services) putFrontends(p *plan, keys []objects.MapFrontendKey, values []objects.MapFrontend) error {
+	var errs []error
+	for len(keys) > 0 {
+		n, err := s.maps.Frontends.BatchUpdate(keys, values, nil)
+		for i := range n {
+			s.forget(keys[i])
+			s.note(keys[i], values[i])
+		}
+		if err == nil {
+			break
+		}
+		if n >= len(keys) || !errors.Is(err, unix.E2BIG) {
+			return errors.Join(append(errs, fmt.Errorf("write frontends: %w", err))...)
+		}
+		// A word that was made for a frontend that isn't there has no users.
+		s.users[values[n].Service] += 0
+		at := netip.AddrPortFrom(keys[n].Addr.Netip(), objects.Port(keys[n].Port))
+		errs = append(errs, &Refused{p.frontends[keys[n]].port, fmt.Errorf("frontend %s: %w", at, errFull)})
+		keys, values = keys[n+1:], values[n+1:]
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // deleteFrontends deletes those of had that are not wanted any more.

@@ -16,7 +16,8 @@ type group struct {
 	proto      service.Protocol
 	consistent bool
 	backends   []service.Backend
-	word       uint32 // 0: not known yet
+	serving    endpoints // of UDP
+	word       uint32    // 0: not known yet
 	frontends  []objects.MapFrontendKey
 }
 
@@ -28,6 +29,7 @@ type plan struct {
 
 // wanted is a frontend and where its word comes from.
 type wanted struct {
+	port  service.PortName
 	entry *service.Entry // nil: an address alone
 	group *group         // nil with it
 }
@@ -52,11 +54,17 @@ func (s *Services) plan(entries []service.Entry) *plan {
 			byName[n] = append(byName[n], g)
 			p.groups = append(p.groups, g)
 		}
+		if len(e.Serving) > 0 {
+			if g.serving == nil {
+				g.serving = endpoints{}
+			}
+			add(g.serving, e)
+		}
 		key := frontendKey(e.Frontend)
 		g.frontends = append(g.frontends, key)
-		p.frontends[key] = wanted{e, g}
+		p.frontends[key] = wanted{e.Port, e, g}
 		if hasAddress(e) {
-			p.frontends[addressKey(e.Frontend)] = wanted{}
+			p.frontends[addressKey(e.Frontend)] = wanted{port: e.Port}
 		}
 	}
 	claimed := map[uint32]bool{0: true}

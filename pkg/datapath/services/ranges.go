@@ -48,6 +48,14 @@ func (r *ranges) take(s span) bool {
 	return true
 }
 
+// resume goes on behind the highest index in use, after a restart: what rested
+// then, and who remembers it, is not known any more.
+func (r *ranges) resume() {
+	if last := len(r.free) - 1; last >= 0 && r.free[last].end() == r.size {
+		r.cursor = r.free[last].base
+	}
+}
+
 // alloc returns the first free span of n indexes behind the one given last.
 func (r *ranges) alloc(n uint32) (span, error) {
 	start := r.at(r.cursor)

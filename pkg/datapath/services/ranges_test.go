@@ -118,3 +118,17 @@ func longestFree(owner []int) int {
 	}
 	return longest
 }
+
+// TestResume goes on behind what is in use after a restart, and round again.
+func TestResume(t *testing.T) {
+	r := newRanges(8)
+	if !r.take(span{2, 1}) || !r.take(span{4, 2}) {
+		t.Fatal("want both free")
+	}
+	r.resume()
+	for _, want := range []uint32{6, 7, 1, 3} {
+		if got, err := r.alloc(1); err != nil || got.base != want {
+			t.Errorf("want index %d, got %v, %v", want, got, err)
+		}
+	}
+}

@@ -44,10 +44,17 @@ func (s *Services) restore() error {
 			s.setWord(uint32(index), span{})
 		}
 	}
+	s.restoreKept(backends)
 	if err := s.clearBackends(backends); err != nil {
 		return err
 	}
-	return s.restoreSources()
+	if err := s.restoreSources(); err != nil {
+		return err
+	}
+	for _, r := range []*ranges{s.wordIDs, s.slotIDs, s.backendIDs, s.sourceIDs} {
+		r.resume()
+	}
+	return nil
 }
 
 func (s *Services) restoreFrontends() error {
@@ -111,11 +118,28 @@ func (s *Services) restoreTable(index uint32, slots []slot, backends []objects.M
 	t.foreign = !slices.Equal(t.content(), held)
 }
 
+// restoreKept takes over the backends that left their Service and serve on.
+func (s *Services) restoreKept(backends []objects.MapBackend) {
+	for id, b := range backends {
+		t := s.tables[b.Service]
+		if b.Flags&uint8(objects.MapBackendFlagsBACKEND_KEPT) == 0 || t == nil || !s.backendIDs.take(span{uint32(id), 1}) {
+			continue
+		}
+		if t.kept == nil {
+			t.kept = map[uint32]netip.AddrPort{}
+		}
+		t.kept[uint32(id)] = addrPort(b)
+	}
+}
+
 // clearBackends empties backends that no table has.
 func (s *Services) clearBackends(backends []objects.MapBackend) error {
 	inUse := make([]bool, len(backends))
 	for _, t := range s.tables {
 		for _, id := range t.ids {
+			inUse[id] = true
+		}
+		for id := range t.kept {
 			inUse[id] = true
 		}
 	}

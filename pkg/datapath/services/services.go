@@ -5,6 +5,8 @@ package services
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -46,6 +48,7 @@ type Services struct {
 	users     map[uint32]int    // of a word: how many frontends name it
 	readers   map[uint32]int    // of a list of source ranges, likewise
 
+	stopped   func(serving map[netip.AddrPort]map[netip.AddrPort]bool)
 	entries   []service.Entry                // as last set; nil after a restart or an error
 	addresses map[objects.MapFrontendKey]int // of an address alone: how many of entries have it
 }
@@ -112,6 +115,15 @@ func (s *Services) Set(entries []service.Entry) error {
 	return err
 }
 
+// OnStopped has f called whenever a UDP endpoint stops serving, never for what a
+// restart finds: with the frontends concerned, and what serves each now. It must
+// not call back.
+func (s *Services) OnStopped(f func(serving map[netip.AddrPort]map[netip.AddrPort]bool)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = f
+}
+
 // Rest returns what has rested long enough to use. Call it now and then.
 func (s *Services) Rest() {
 	s.mu.Lock()
@@ -140,7 +152,7 @@ func (s *Services) clear() error {
 		if t == nil {
 			continue
 		}
-		gone = append(gone, t.ids...)
+		gone = append(append(gone, t.ids...), slices.Collect(maps.Keys(t.kept))...)
 		s.setWord(word, span{})
 		s.slotIDs.release(t.slots, s.clock().Add(grace))
 		s.wordIDs.release(span{word, 1}, s.clock().Add(grace))

@@ -29,7 +29,7 @@ func (s *Services) addSources(p *plan) error {
 		}
 		id, err := s.addList(w.entry.SourceRanges)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("source ranges of %s: %w", w.entry.Port, err))
+			errs = append(errs, &Refused{w.entry.Port, fmt.Errorf("source ranges: %w", err)})
 			continue
 		}
 		s.sources[text] = id

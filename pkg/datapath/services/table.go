@@ -5,6 +5,7 @@ package services
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -23,7 +24,8 @@ type table struct {
 	backends   []service.Backend
 	ids        []uint32 // of backends, in their order
 	slots      span
-	foreign    bool // the slots are neither a list nor a Maglev table of ids
+	kept       map[uint32]netip.AddrPort // left, but serve UDP sockets that they have
+	foreign    bool                      // the slots are neither a list nor a Maglev table of ids
 }
 
 // batch collects writes to places that no word names yet.
@@ -42,7 +44,7 @@ func (s *Services) switchTables(p *plan) error {
 	for _, g := range p.groups {
 		t, err := s.build(g, &b)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("service %s %s: %w", g.port, g.proto, err))
+			errs = append(errs, &Refused{g.port, err})
 			continue
 		}
 		if t != nil {
@@ -56,7 +58,10 @@ func (s *Services) switchTables(p *plan) error {
 	}
 	var gone []uint32
 	for g, t := range next {
-		gone = append(gone, s.switchTable(g.word, t)...)
+		gone = append(gone, s.switchTable(g, t)...)
+	}
+	for _, g := range p.groups {
+		gone = append(gone, s.stopKeeping(g)...)
 	}
 	return errors.Join(append(errs, s.retire(gone))...)
 }
@@ -105,13 +110,17 @@ func (s *Services) backendsOf(g *group, old *table, b *batch) ([]uint32, error) 
 	for i, backend := range old.backends {
 		had[backend.Addr] = i
 	}
+	kept := make(map[netip.AddrPort]uint32, len(old.kept))
+	for id, addr := range old.kept {
+		kept[addr] = id
+	}
 	t := &table{}
 	for _, backend := range g.backends {
 		var id uint32
 		i, ok := had[backend.Addr]
 		if ok {
 			id = old.ids[i]
-		} else {
+		} else if id = kept[backend.Addr]; id == 0 {
 			free, err := s.backendIDs.alloc(1)
 			if err != nil {
 				s.releaseNew(t, old)
@@ -180,38 +189,85 @@ func (b *batch) write(maps Maps) error {
 	return nil
 }
 
-// switchTable makes t the table of word, lets the old one's slots rest, and
-// returns the backends that left.
-func (s *Services) switchTable(word uint32, t *table) []uint32 {
-	old := s.tables[word]
-	s.tables[word] = t
+// switchTable makes t the table of a group's word, lets the old one's slots rest,
+// and returns the backends that left for good.
+func (s *Services) switchTable(g *group, t *table) []uint32 {
+	old := s.tables[g.word]
+	s.tables[g.word] = t
 	if old == nil {
-		s.setWord(word, t.slots)
+		s.setWord(g.word, t.slots)
 		return nil
 	}
+	t.kept = old.kept
 	if old.slots == t.slots {
 		return nil
 	}
-	s.setWord(word, t.slots)
+	s.setWord(g.word, t.slots)
 	s.slotIDs.release(old.slots, s.clock().Add(grace))
-	return without(old.ids, t.ids)
+	return s.keep(g, old, t)
+}
+
+// keep sorts out the backends that old had and t hasn't: those that still serve
+// UDP are kept, marked as gone for all that is new; the others are returned.
+func (s *Services) keep(g *group, old, t *table) []uint32 {
+	in := make(map[uint32]bool, len(t.ids))
+	for _, id := range t.ids {
+		in[id] = true
+	}
+	maps.DeleteFunc(t.kept, func(id uint32, _ netip.AddrPort) bool { return in[id] })
+	var gone []uint32
+	for i, id := range old.ids {
+		addr := old.backends[i].Addr
+		switch {
+		case in[id]:
+		case g.serving[addr] && s.mark(id, objects.MapBackendFlagsBACKEND_GONE|objects.MapBackendFlagsBACKEND_KEPT) == nil:
+			if t.kept == nil {
+				t.kept = map[uint32]netip.AddrPort{}
+			}
+			t.kept[id] = addr
+		default:
+			gone = append(gone, id)
+		}
+	}
+	return gone
+}
+
+// stopKeeping returns the backends of a group that were kept, and serve no more.
+func (s *Services) stopKeeping(g *group) []uint32 {
+	t := s.tables[g.word]
+	if t == nil {
+		return nil
+	}
+	var gone []uint32
+	for id, addr := range t.kept {
+		if !g.serving[addr] {
+			gone = append(gone, id)
+			delete(t.kept, id)
+		}
+	}
+	return gone
 }
 
 // retire marks backends as gone, so that nothing new sticks to them, and lets
 // their indexes rest. A program that just chose one may still use it.
 func (s *Services) retire(ids []uint32) error {
 	for _, id := range ids {
-		var b objects.MapBackend
-		if err := s.maps.Backends.Lookup(id, &b); err != nil {
-			return fmt.Errorf("read backend %d: %w", id, err)
-		}
-		b.Flags |= uint8(objects.MapBackendFlagsBACKEND_GONE)
-		if err := s.maps.Backends.Update(id, &b, ebpf.UpdateExist); err != nil {
+		if err := s.mark(id, objects.MapBackendFlagsBACKEND_GONE); err != nil {
 			return fmt.Errorf("retire backend %d: %w", id, err)
 		}
 		s.backendIDs.release(span{id, 1}, s.clock().Add(grace))
 	}
 	return nil
+}
+
+// mark sets the flags of a backend that left; where it is stays.
+func (s *Services) mark(id uint32, flags objects.MapBackendFlags) error {
+	var b objects.MapBackend
+	if err := s.maps.Backends.Lookup(id, &b); err != nil {
+		return err
+	}
+	b.Flags = b.Flags&uint8(objects.MapBackendFlagsBACKEND_LOCAL) | uint8(flags)
+	return s.maps.Backends.Update(id, &b, ebpf.UpdateExist)
 }
 
 // abandon gives back what tables that were never switched to had allocated.
@@ -233,6 +289,9 @@ func (s *Services) abandon(next map[*group]*table) {
 // releaseNew gives back the backends that t has and old hasn't.
 func (s *Services) releaseNew(t, old *table) {
 	for _, id := range without(t.ids, old.ids) {
+		if _, kept := old.kept[id]; kept {
+			continue
+		}
 		s.backendIDs.release(span{id, 1}, s.clock())
 	}
 }
