@@ -58,12 +58,12 @@ broken_demo() {
 	grep '^FAIL not so: none of .* requests lost' <<<"$out" || { echo "$out"; echo "the broken demo ended elsewhere"; return 1; }
 }
 
-# The stream of objects from a real API server, whose binary the cluster has built.
+# What needs a real API server, whose binary the cluster has built.
 kube_source() {
 	local kube
 	kube=$(find "${PB_CACHE:-$HOME/.cache/patchbay/cluster}" -path '*/kube-*/kube' -type f | head -n 1)
 	[ -n "$kube" ] || { echo "the cluster has built no kube"; return 1; }
-	unshare --net sh -c "ip link set lo up && PATCHBAY_TEST_KUBE='$kube' go test -count=1 -run Real ./pkg/kube"
+	unshare --net sh -c "ip link set lo up && PATCHBAY_TEST_KUBE='$kube' go test -count=1 -p 1 -run Real ./pkg/kube ./cmd/internal/controller"
 }
 
 stage deps test/deps.sh

@@ -3,11 +3,13 @@
 package controller
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -152,24 +154,27 @@ func (v view) check(t *testing.T) {
 	}
 }
 
-// until waits for a Service's addresses to be as ok wants them.
+// until waits for a Service's addresses to be as ok wants them. Between looks,
+// which read all files, it leaves the machine to the controllers.
 func (s site) until(t *testing.T, name, want string, ok func(addrs string) bool) {
 	t.Helper()
-	deadline, tick := time.NewTimer(30*time.Second), time.NewTicker(20*time.Millisecond)
+	deadline, pause := time.NewTimer(3*time.Minute), time.NewTimer(0)
 	defer deadline.Stop()
-	defer tick.Stop()
+	defer pause.Stop()
+	got := ""
 	for {
-		v := s.look(t)
-		v.check(t)
-		got := v.addrs(name)
-		if ok(got) {
-			return
-		}
 		select {
-		case <-tick.C:
+		case <-pause.C:
 		case <-deadline.C:
 			t.Fatalf("want %s to have %s, got %q", name, want, got)
 		}
+		began := time.Now()
+		v := s.look(t)
+		v.check(t)
+		if got = v.addrs(name); ok(got) {
+			return
+		}
+		pause.Reset(20*time.Millisecond + 5*time.Since(began))
 	}
 }
 
@@ -222,10 +227,52 @@ func TestFolderOneAtATime(t *testing.T) {
 	s.untilHas(t, "db", "192.0.2.3")
 }
 
-// TestFolderRestarts starts and stops the program 1,000 times while files come
-// and go. The long-lived Services' addresses never change, none is given twice.
+// controllerEnv has the test binary be the controller, with this configuration.
+const controllerEnv = "PATCHBAY_TEST_CONTROLLER"
+
+func TestMain(m *testing.M) {
+	path := os.Getenv(controllerEnv)
+	if path == "" {
+		os.Exit(m.Run())
+	}
+	os.Exit(Main([]string{"-config", path, "-health", ""}))
+}
+
+// command returns the program as a command, and where its complaints go.
+func (s site) command(t *testing.T) (*exec.Cmd, *bytes.Buffer) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), controllerEnv+"="+s.config)
+	cmd.Stderr = &stderr
+	return cmd, &stderr
+}
+
+// startProcess starts the program as a process, until the returned function
+// kills it.
+func (s site) startProcess(t *testing.T) (kill func()) {
+	t.Helper()
+	cmd, stderr := s.command(t)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		_ = cmd.Process.Kill()
+		if _ = cmd.Wait(); cmd.ProcessState.Exited() {
+			t.Errorf("want it killed, but it ended by itself: %s", stderr)
+		}
+	}
+}
+
+// TestFolderRestarts starts the program 1,000 times, and kills it at any moment,
+// while files come and go. The long-lived Services' addresses never change,
+// none is given twice.
 func TestFolderRestarts(t *testing.T) {
-	const sites = 20 // at once
+	const sites = 10 // at once
 	rounds := 1000 / sites
 	if testing.Short() {
 		rounds = 2
@@ -254,7 +301,7 @@ func restarts(t *testing.T, r *rand.Rand, rounds int) {
 	}
 	stop()
 	for round := range rounds {
-		stop := s.start(t)
+		kill := s.startProcess(t)
 		for range r.IntN(3) {
 			if name := fmt.Sprint("s", r.IntN(6)); r.IntN(2) == 0 {
 				s.service(t, name)
@@ -262,9 +309,9 @@ func restarts(t *testing.T, r *rand.Rand, rounds int) {
 				s.remove(t, name)
 			}
 		}
-		timer := time.NewTimer(time.Duration(r.IntN(300)) * time.Millisecond)
+		timer := time.NewTimer(time.Duration(r.IntN(400)) * time.Millisecond)
 		<-timer.C
-		stop()
+		kill()
 		v := s.look(t)
 		v.check(t)
 		for name, want := range keep {
