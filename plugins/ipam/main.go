@@ -6,18 +6,17 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/patchbay-net/patchbay/plugins/cni"
 )
 
 // Main is the plugin's program. It exits by itself with an error.
 func Main() {
-	skel.PluginMainFuncs(skel.CNIFuncs{Add: add, Del: Del, Check: Check, Status: Status, GC: GC},
-		version.PluginSupports("0.4.0", "1.0.0", "1.1.0"), "patchbay-ipam: addresses out of ranges, leases on the node")
+	cni.Main(cni.Verbs{Add: add, Del: Del, Check: Check, Status: Status, GC: GC}, "patchbay-ipam: addresses out of ranges, leases on the node")
 }
 
-func add(args *skel.CmdArgs) error {
+func add(args *cni.Args) error {
 	result, err := Add(args)
 	if err != nil {
 		return err

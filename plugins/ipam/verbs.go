@@ -12,32 +12,32 @@ import (
 	"net/netip"
 	"os"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/patchbay-net/patchbay/ipam/store"
+	"github.com/patchbay-net/patchbay/plugins/cni"
 )
 
 // warn tells of records set aside: the store repairs itself, the operator
 // shall know.
 func warn(err error) { fmt.Fprintln(os.Stderr, "patchbay-ipam:", err) }
 
-func load(args *skel.CmdArgs, lenient bool) (*Network, error) {
+func load(args *cni.Args, lenient bool) (*Network, error) {
 	return Load(args.StdinData, args.Args, Mode{Lenient: lenient, Gateways: true}, store.Options{Damaged: warn})
 }
 
-func key(args *skel.CmdArgs) store.Key {
+func key(args *cni.Args) store.Key {
 	return store.Key{ContainerID: args.ContainerID, IfName: args.IfName}
 }
 
 // Add gives an attachment its addresses, one of each set of ranges. Called
 // again for one that has them, it returns the same.
-func Add(args *skel.CmdArgs) (*types100.Result, error) { return AddBut(args, nil) }
+func Add(args *cni.Args) (*types100.Result, error) { return AddBut(args, nil) }
 
 // AddBut is Add that gives none of the addresses to be avoided: another machine was
 // found to have them.
-func AddBut(args *skel.CmdArgs, avoid []netip.Addr) (*types100.Result, error) {
+func AddBut(args *cni.Args, avoid []netip.Addr) (*types100.Result, error) {
 	n, err := load(args, false)
 	if err != nil {
 		return nil, CNIError(err)
@@ -92,7 +92,7 @@ func (n *Network) result(lease store.Lease) *types100.Result {
 
 // Del frees what an attachment has, by container and interface alone. An
 // attachment that has nothing is no error.
-func Del(args *skel.CmdArgs) error {
+func Del(args *cni.Args) error {
 	n, err := load(args, true)
 	if err != nil {
 		return CNIError(err)
@@ -105,7 +105,7 @@ func Del(args *skel.CmdArgs) error {
 
 // Check returns an error if the attachment has no lease, or one of its
 // interface's addresses in the previous result is not in it.
-func Check(args *skel.CmdArgs) error {
+func Check(args *cni.Args) error {
 	n, err := load(args, false)
 	if err != nil {
 		return CNIError(err)
@@ -130,7 +130,7 @@ func Check(args *skel.CmdArgs) error {
 }
 
 // previousAddrs returns the addresses of the previous result.
-func previousAddrs(args *skel.CmdArgs) (map[netip.Addr]bool, error) {
+func previousAddrs(args *cni.Args) (map[netip.Addr]bool, error) {
 	var conf struct {
 		Previous *types100.Result `json:"prevResult"`
 	}
@@ -152,7 +152,7 @@ func previousAddrs(args *skel.CmdArgs) (map[netip.Addr]bool, error) {
 // Status returns an error of code 50 if the store can't be used, or a set of
 // ranges is exhausted and the configuration wants that reported. A busy store
 // is no reason: whoever keeps it busy will end.
-func Status(args *skel.CmdArgs) error {
+func Status(args *cni.Args) error {
 	n, err := load(args, false)
 	if err != nil {
 		return CNIError(err)
@@ -176,7 +176,7 @@ func (n *Network) Status() error {
 }
 
 // GC frees what the network's attachments have that are not valid any more.
-func GC(args *skel.CmdArgs) error {
+func GC(args *cni.Args) error {
 	n, err := load(args, true)
 	if err != nil {
 		return CNIError(err)

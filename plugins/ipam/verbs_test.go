@@ -10,16 +10,17 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/patchbay-net/patchbay/plugins/cni"
 )
 
 // call returns the arguments of a call for a container, its leases in dir.
-func call(dir, container, extra string) *skel.CmdArgs {
+func call(dir, container, extra string) *cni.Args {
 	conf := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"net","type":"bridge"%s,"ipam":{"type":"patchbay-ipam","leases":"%s/leases.db",
 		"ranges":[[{"subnet":"10.0.0.0/29"}],[{"subnet":"fd00::/125","gateway":"fd00::7"}]],"routes":[{"dst":"0.0.0.0/0"}]}}`, extra, dir)
-	return &skel.CmdArgs{ContainerID: container, IfName: "eth0", StdinData: []byte(conf)}
+	return &cni.Args{ContainerID: container, IfName: "eth0", StdinData: []byte(conf)}
 }
 
 func codeOf(err error) uint {

@@ -10,13 +10,13 @@ import (
 	"os"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/patchbay-net/patchbay/ipam/flock"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/netdev/podlink"
 	"github.com/patchbay-net/patchbay/pkg/netns"
+	"github.com/patchbay-net/patchbay/plugins/cni"
 	"github.com/patchbay-net/patchbay/plugins/ipam"
 )
 
@@ -25,7 +25,7 @@ import (
 const addTimeout = 15 * time.Second
 
 // add is the verb ADD.
-func add(args *skel.CmdArgs) error {
+func add(args *cni.Args) error {
 	c, err := parse(args, strict)
 	if err != nil {
 		return err

@@ -9,15 +9,14 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/containernetworking/cni/pkg/skel"
-
 	"github.com/patchbay-net/patchbay/pkg/netdev/podlink"
+	"github.com/patchbay-net/patchbay/plugins/cni"
 	"github.com/patchbay-net/patchbay/plugins/ipam"
 )
 
 // check is the verb CHECK: lease, previous result, both ends of the interface,
 // and the agent's view must agree. It returns all that it finds wrong.
-func check(args *skel.CmdArgs) error {
+func check(args *cni.Args) error {
 	c, err := parse(args, strict)
 	if err != nil {
 		return err

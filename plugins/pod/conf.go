@@ -10,13 +10,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/plugins/cni"
 	"github.com/patchbay-net/patchbay/plugins/ipam"
 )
 
@@ -35,7 +35,7 @@ type conf struct {
 	ReadyFile     string                     `json:"readyFile"`
 	RuntimeConfig map[string]json.RawMessage `json:"runtimeConfig"`
 
-	args *skel.CmdArgs
+	args *cni.Args
 	key  store.Key
 	prev *types100.Result
 
@@ -53,7 +53,7 @@ const (
 )
 
 // parse reads the configuration. Its errors match ipam.ErrConf.
-func parse(args *skel.CmdArgs, s strictness) (*conf, error) {
+func parse(args *cni.Args, s strictness) (*conf, error) {
 	c := &conf{args: args, key: store.Key{ContainerID: args.ContainerID, IfName: args.IfName}}
 	if err := json.Unmarshal(args.StdinData, c); err != nil && s == strict {
 		return nil, fmt.Errorf("%w: %w", ipam.ErrConf, err)

@@ -9,14 +9,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containernetworking/cni/pkg/skel"
-
 	"github.com/patchbay-net/patchbay/ipam/store"
+	"github.com/patchbay-net/patchbay/plugins/cni"
 	"github.com/patchbay-net/patchbay/plugins/ipam"
 )
 
-func call(stdin string) *skel.CmdArgs {
-	return &skel.CmdArgs{ContainerID: "c1", IfName: "eth0", Netns: "/run/netns/x", StdinData: []byte(stdin)}
+func call(stdin string) *cni.Args {
+	return &cni.Args{ContainerID: "c1", IfName: "eth0", Netns: "/run/netns/x", StdinData: []byte(stdin)}
 }
 
 func TestParse(t *testing.T) {

@@ -7,10 +7,9 @@ import (
 	"errors"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/skel"
-
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/netdev/podlink"
+	"github.com/patchbay-net/patchbay/plugins/cni"
 )
 
 // delTimeout bounds the agent's part of a DEL; removalTimeout is how long the
@@ -22,7 +21,7 @@ const (
 
 // del is the verb DEL. It goes on after an error, so that as much as possible
 // is gone, and may be called any number of times.
-func del(args *skel.CmdArgs) error {
+func del(args *cni.Args) error {
 	c, err := parse(args, lenient)
 	if err != nil {
 		return err

@@ -6,20 +6,19 @@ import (
 	"context"
 	"errors"
 
-	"github.com/containernetworking/cni/pkg/skel"
-
 	"github.com/patchbay-net/patchbay/ipam/flock"
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/netdev/leg"
 	"github.com/patchbay-net/patchbay/pkg/netdev/podlink"
+	"github.com/patchbay-net/patchbay/plugins/cni"
 	"github.com/patchbay-net/patchbay/plugins/ipam"
 )
 
 // gc is the verb GC: the agent's endpoints, links and leases of this network's
 // attachments that are not valid any more. It goes on after errors. No ADD runs
 // meanwhile.
-func gc(args *skel.CmdArgs) error {
+func gc(args *cni.Args) error {
 	c, err := parse(args, lenient)
 	if err != nil {
 		return err

@@ -7,24 +7,23 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/plugins/cni"
 	"github.com/patchbay-net/patchbay/plugins/ipam"
 )
 
 // Main is the plugin's program. It exits by itself with an error.
 func Main() {
-	skel.PluginMainFuncs(skel.CNIFuncs{
+	cni.Main(cni.Verbs{
 		Add: coded(add), Del: coded(del), Check: coded(check), Status: coded(status), GC: coded(gc),
-	}, version.PluginSupports("0.4.0", "1.0.0", "1.1.0"), "patchbay: a pod's interface, routed")
+	}, "patchbay: a pod's interface, routed")
 }
 
 // coded gives a verb's error the code that CNI has for it.
-func coded(verb func(*skel.CmdArgs) error) func(*skel.CmdArgs) error {
-	return func(args *skel.CmdArgs) error {
+func coded(verb func(*cni.Args) error) func(*cni.Args) error {
+	return func(args *cni.Args) error {
 		err := verb(args)
 		if refused, ok := errors.AsType[*agentapi.Error](err); ok {
 			return types.NewError(refused.Code, err.Error(), "")

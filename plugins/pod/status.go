@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/plugins/cni"
 )
 
 // away is how long the agent may be away before STATUS says so: a failing
@@ -21,7 +21,7 @@ const away = time.Minute
 const statusTimeout = 2 * time.Second
 
 // status is the verb STATUS.
-func status(args *skel.CmdArgs) error {
+func status(args *cni.Args) error {
 	c, err := parse(args, strict)
 	if err != nil {
 		return err

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/patchbay-net/patchbay/pkg/netdev/leg"
+	"github.com/patchbay-net/patchbay/plugins/cni"
 	"github.com/patchbay-net/patchbay/plugins/delegate"
 	"github.com/patchbay-net/patchbay/plugins/ipam"
 )
@@ -17,11 +17,11 @@ import (
 // addresses is who gives the leg its addresses.
 type addresses interface {
 	// add leases addresses, none of those that another machine was found to have.
-	add(args *skel.CmdArgs, avoid []netip.Addr) (*types100.Result, error)
-	del(args *skel.CmdArgs) error
-	check(args *skel.CmdArgs) error
-	status(args *skel.CmdArgs) error
-	gc(args *skel.CmdArgs) error
+	add(args *cni.Args, avoid []netip.Addr) (*types100.Result, error)
+	del(args *cni.Args) error
+	check(args *cni.Args) error
+	status(args *cni.Args) error
+	gc(args *cni.Args) error
 }
 
 // addressesOf returns the IPAM of a configuration: ours in this process, any other as a program.
@@ -35,36 +35,36 @@ func addressesOf(c *conf) addresses {
 // inProcess is patchbay-ipam without a program started.
 type inProcess struct{}
 
-func (inProcess) add(args *skel.CmdArgs, avoid []netip.Addr) (*types100.Result, error) {
+func (inProcess) add(args *cni.Args, avoid []netip.Addr) (*types100.Result, error) {
 	return ipam.AddBut(args, avoid)
 }
-func (inProcess) del(args *skel.CmdArgs) error    { return ipam.Del(args) }
-func (inProcess) check(args *skel.CmdArgs) error  { return ipam.Check(args) }
-func (inProcess) status(args *skel.CmdArgs) error { return ipam.Status(args) }
-func (inProcess) gc(args *skel.CmdArgs) error     { return ipam.GC(args) }
+func (inProcess) del(args *cni.Args) error    { return ipam.Del(args) }
+func (inProcess) check(args *cni.Args) error  { return ipam.Check(args) }
+func (inProcess) status(args *cni.Args) error { return ipam.Status(args) }
+func (inProcess) gc(args *cni.Args) error     { return ipam.GC(args) }
 
 // executed is an IPAM plugin that is run as a program.
 type executed struct{ plugin string }
 
-func (e executed) add(args *skel.CmdArgs, avoid []netip.Addr) (*types100.Result, error) {
+func (e executed) add(args *cni.Args, avoid []netip.Addr) (*types100.Result, error) {
 	if len(avoid) > 0 {
 		return nil, fmt.Errorf("%w: %v, given by %s", leg.ErrInUse, avoid, e.plugin)
 	}
 	return delegate.Add(e.plugin, args.StdinData)
 }
 
-func (e executed) del(args *skel.CmdArgs) error {
+func (e executed) del(args *cni.Args) error {
 	return delegate.Run("DEL", e.plugin, args.StdinData)
 }
 
-func (e executed) check(args *skel.CmdArgs) error {
+func (e executed) check(args *cni.Args) error {
 	return delegate.Run("CHECK", e.plugin, args.StdinData)
 }
 
-func (e executed) status(args *skel.CmdArgs) error {
+func (e executed) status(args *cni.Args) error {
 	return delegate.Run("STATUS", e.plugin, args.StdinData)
 }
 
-func (e executed) gc(args *skel.CmdArgs) error {
+func (e executed) gc(args *cni.Args) error {
 	return delegate.Run("GC", e.plugin, args.StdinData)
 }

@@ -5,15 +5,15 @@ package vswitch
 import (
 	"net"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/patchbay-net/patchbay/pkg/netdev/leg"
+	"github.com/patchbay-net/patchbay/plugins/cni"
 )
 
 // result is what ADD prints: the previous result, if any, and the leg.
-func result(c *conf, args *skel.CmdArgs, l leg.Leg, ends leg.Ends, leased *types100.Result) *types100.Result {
+func result(c *conf, args *cni.Args, l leg.Leg, ends leg.Ends, leased *types100.Result) *types100.Result {
 	r := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
 	if c.prev != nil {
 		r = c.prev
@@ -45,7 +45,7 @@ func result(c *conf, args *skel.CmdArgs, l leg.Leg, ends leg.Ends, leased *types
 }
 
 // own returns the part of a result that is of the leg's own interface.
-func own(r *types100.Result, args *skel.CmdArgs) *types100.Result {
+func own(r *types100.Result, args *cni.Args) *types100.Result {
 	part := &types100.Result{}
 	for _, ip := range r.IPs {
 		i := ip.Interface

@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/patchbay-net/patchbay/plugins/cni"
 	"github.com/patchbay-net/patchbay/test/netlab"
 )
 
@@ -21,11 +21,11 @@ func TestStableAddresses(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
 		l := newLab(t)
 		leases := filepath.Join(t.TempDir(), "nodeleases.db")
-		args := func(container, extra string) *skel.CmdArgs {
+		args := func(container, extra string) *cni.Args {
 			conf := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"inside","type":"patchbay-vswitch","switch":"internal",%s"ipam":{"type":"patchbay-ipam","leases":%q,
 				"ranges":[[{"subnet":"172.31.0.0/24","rangeStart":"172.31.0.20","rangeEnd":"172.31.0.25","gateway":"172.31.0.1"}]],
 				"static":[{"address":"172.31.0.24","name":"vm-s"},{"address":"172.31.0.25","mac":"02:00:00:00:00:25"}]}}`, extra, leases)
-			return &skel.CmdArgs{ContainerID: container, Netns: l.inside.Path(), IfName: "eth0", StdinData: []byte(conf)}
+			return &cni.Args{ContainerID: container, Netns: l.inside.Path(), IfName: "eth0", StdinData: []byte(conf)}
 		}
 		plug := func(container, extra string) string {
 			t.Helper()

@@ -18,28 +18,27 @@ import (
 	"os"
 	"slices"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/version"
 	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/pkg/netdev/leg"
+	"github.com/patchbay-net/patchbay/plugins/cni"
 	"github.com/patchbay-net/patchbay/plugins/ipam"
 )
 
 // Main runs the plugin.
 func Main() {
-	skel.PluginMainFuncs(Funcs(), version.PluginSupports("0.4.0", "1.0.0", "1.1.0"), "patchbay-vswitch: a leg on a virtual switch")
+	cni.Main(Verbs(), "patchbay-vswitch: a leg on a virtual switch")
 }
 
-// Funcs returns the plugin's verbs.
-func Funcs() skel.CNIFuncs {
-	return skel.CNIFuncs{Add: add, Del: del, Check: check, GC: gc, Status: status}
+// Verbs returns the plugin's verbs.
+func Verbs() cni.Verbs {
+	return cni.Verbs{Add: add, Del: del, Check: check, GC: gc, Status: status}
 }
 
 // add leases addresses, makes the leg, and undoes in reverse what it has done if it can't do all.
-func add(args *skel.CmdArgs) error {
+func add(args *cni.Args) error {
 	c, err := parse(args.StdinData)
 	if err != nil {
 		return err
@@ -76,7 +75,7 @@ const maxTaken = 8
 
 // attach leases addresses, makes the leg and prints the result. An error leaves
 // the lease.
-func attach(c *conf, args *skel.CmdArgs, ns *os.File, source addresses, avoid []netip.Addr) error {
+func attach(c *conf, args *cni.Args, ns *os.File, source addresses, avoid []netip.Addr) error {
 	leased, err := source.add(args, avoid)
 	if err != nil {
 		return err
@@ -94,7 +93,7 @@ func attach(c *conf, args *skel.CmdArgs, ns *os.File, source addresses, avoid []
 }
 
 // guarded tells whether the leg may speak for its own addresses only.
-func guarded(c *conf, args *skel.CmdArgs) bool {
+func guarded(c *conf, args *cni.Args) bool {
 	if c.Guard != nil {
 		return *c.Guard
 	}
@@ -103,7 +102,7 @@ func guarded(c *conf, args *skel.CmdArgs) bool {
 }
 
 // del removes the leg and frees its addresses, whatever of them is there.
-func del(args *skel.CmdArgs) error {
+func del(args *cni.Args) error {
 	c, err := parse(args.StdinData)
 	if err != nil {
 		return err
@@ -112,7 +111,7 @@ func del(args *skel.CmdArgs) error {
 }
 
 // check compares the leg with the result of its ADD.
-func check(args *skel.CmdArgs) error {
+func check(args *cni.Args) error {
 	c, err := parse(args.StdinData)
 	if err != nil {
 		return err
@@ -136,7 +135,7 @@ func check(args *skel.CmdArgs) error {
 }
 
 // status tells whether an ADD could succeed.
-func status(args *skel.CmdArgs) error {
+func status(args *cni.Args) error {
 	c, err := parse(args.StdinData)
 	if err != nil {
 		return err
@@ -148,7 +147,7 @@ func status(args *skel.CmdArgs) error {
 }
 
 // gc removes the legs of this network that are no longer valid, then their leases.
-func gc(args *skel.CmdArgs) error {
+func gc(args *cni.Args) error {
 	c, err := parse(args.StdinData)
 	if err != nil {
 		return err
@@ -208,7 +207,7 @@ func openNetns(path string) (*os.File, error) {
 }
 
 // newLeg is the leg that goes with the addresses of a result.
-func newLeg(c *conf, args *skel.CmdArgs, ns *os.File, r *types100.Result) (leg.Leg, error) {
+func newLeg(c *conf, args *cni.Args, ns *os.File, r *types100.Result) (leg.Leg, error) {
 	l := leg.Leg{
 		HostName: leg.HostName(args.ContainerID, args.IfName), Network: c.Name, Bridge: c.bridge,
 		Netns: int(ns.Fd()), IfName: args.IfName, MTU: c.MTU, MAC: c.mac,

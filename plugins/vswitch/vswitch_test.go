@@ -12,12 +12,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/patchbay-net/patchbay/pkg/netdev/leg"
+	"github.com/patchbay-net/patchbay/plugins/cni"
 	"github.com/patchbay-net/patchbay/test/netlab"
 )
 
@@ -51,12 +51,12 @@ func newLab(t *testing.T) *lab {
 const internalConf = `{"cniVersion":"1.1.0","name":"inside","type":"patchbay-vswitch","switch":"internal","ipam":{"type":"fixed-ipam"}%s}`
 
 // args is a call for the lab's namespace; extra is added to the configuration.
-func (l *lab) args(extra string) *skel.CmdArgs {
-	return &skel.CmdArgs{ContainerID: "node-a", Netns: l.inside.Path(), IfName: "eth0", StdinData: fmt.Appendf(nil, internalConf, extra)}
+func (l *lab) args(extra string) *cni.Args {
+	return &cni.Args{ContainerID: "node-a", Netns: l.inside.Path(), IfName: "eth0", StdinData: fmt.Appendf(nil, internalConf, extra)}
 }
 
 // call runs a verb as the runtime does: by its name in the environment, with what it prints returned.
-func call(t *testing.T, verb string, f func(*skel.CmdArgs) error, args *skel.CmdArgs) (string, error) {
+func call(t *testing.T, verb string, f func(*cni.Args) error, args *cni.Args) (string, error) {
 	t.Helper()
 	t.Setenv("CNI_COMMAND", verb)
 	t.Setenv("CNI_CONTAINERID", args.ContainerID)
@@ -178,7 +178,7 @@ func TestOwnIPAM(t *testing.T) {
 		l := newLab(t)
 		own := `"ipam":{"type":"patchbay-ipam","leases":"/var/lib/patchbay/nodeleases.db",
 			"ranges":[[{"subnet":"172.31.0.0/24","rangeStart":"172.31.0.20","rangeEnd":"172.31.0.21"}]],"routes":[{"dst":"0.0.0.0/0","gw":"172.31.0.1"}]}`
-		args := func(id string) *skel.CmdArgs {
+		args := func(id string) *cni.Args {
 			a := l.args("")
 			a.ContainerID = id
 			a.StdinData = []byte(strings.Replace(string(a.StdinData), `"ipam":{"type":"fixed-ipam"}`, own, 1))
@@ -233,13 +233,13 @@ func TestRefusals(t *testing.T) {
 		nowhere.Netns = "/proc/none"
 		for _, tt := range []struct {
 			name string
-			args *skel.CmdArgs
+			args *cni.Args
 			code uint
 			text string
 		}{
-			{"cut in half", &skel.CmdArgs{StdinData: []byte(`{"name":"x"`)}, types.ErrDecodingFailure, "decode configuration"},
-			{"absent switch", &skel.CmdArgs{Netns: l.inside.Path(), StdinData: []byte(strings.Replace(string(l.args("").StdinData), `"internal"`, `"external"`, 1))}, types.ErrInvalidNetworkConfig, "no such switch: pb-ext"},
-			{"unknown switch", &skel.CmdArgs{StdinData: []byte(strings.Replace(string(l.args("").StdinData), `"internal"`, `"sideways"`, 1))}, types.ErrInvalidNetworkConfig, "sideways"},
+			{"cut in half", &cni.Args{StdinData: []byte(`{"name":"x"`)}, types.ErrDecodingFailure, "decode configuration"},
+			{"absent switch", &cni.Args{Netns: l.inside.Path(), StdinData: []byte(strings.Replace(string(l.args("").StdinData), `"internal"`, `"external"`, 1))}, types.ErrInvalidNetworkConfig, "no such switch: pb-ext"},
+			{"unknown switch", &cni.Args{StdinData: []byte(strings.Replace(string(l.args("").StdinData), `"internal"`, `"sideways"`, 1))}, types.ErrInvalidNetworkConfig, "sideways"},
 			{"bad MAC", l.args(`,"mac":"01:00:5e:00:00:01"`), types.ErrInvalidNetworkConfig, "mac"},
 			{"bad MTU", l.args(`,"mtu":1000`), types.ErrInvalidNetworkConfig, "mtu 1000"},
 			{"capability", l.args(`,"runtimeConfig":{"portMappings":[]}`), types.ErrInvalidNetworkConfig, "capability portMappings is not supported"},
