@@ -135,6 +135,7 @@ func (c *cli) commands(name string) []*cobra.Command {
 		c.nodes(name),
 		c.drops(name),
 		c.trace(name),
+		c.doctor(name),
 		c.capture(name),
 		c.completion(name),
 	}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ctl
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/patchbay-net/patchbay/cmd/internal/ctl/doctor"
+)
+
+// doctor is the tool that looks for what is wrong with a node.
+func (c *cli) doctor(program string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Look for what is wrong on this node, and say what to do",
+		Long: `Look for what is wrong on this node: what the kernel lacks, settings, what other
+network software has left behind, NICs, MTUs and ranges that contradict each
+other. Each finding says what to do; nothing is changed. It exits with 1 if
+something doesn't work.`,
+		Example: examples(program, []string{"doctor", "doctor -o json"}),
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := c.begin()
+			if err != nil {
+				return err
+			}
+			return c.show(cmd.Context(), func(ctx context.Context) ([]byte, error) {
+				return c.diagnosis(doctor.Examine(ctx, doctor.Env{Agent: client}))
+			})
+		},
+	}
+}
+
+func (c *cli) diagnosis(r doctor.Report) ([]byte, error) {
+	var text bytes.Buffer
+	switch c.output {
+	case "json", "yaml":
+		if err := encode(&text, c.output, r); err != nil {
+			return nil, err
+		}
+	default:
+		for _, f := range r.Findings {
+			fmt.Fprintf(&text, "%s  %s: %s\n", f.Severity, f.Topic, f.Text)
+			for _, line := range f.Remedy {
+				fmt.Fprintf(&text, "         → %s\n", line)
+			}
+		}
+		fmt.Fprintf(&text, "looked at %s: %d findings\n", strings.Join(r.Checked, ", "), len(r.Findings))
+	}
+	if r.Bad() {
+		return text.Bytes(), errNotWell
+	}
+	return text.Bytes(), nil
+}
