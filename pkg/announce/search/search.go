@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/patchbay-net/patchbay/pkg/announce"
 	"github.com/patchbay-net/patchbay/pkg/announce/probe"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
@@ -44,6 +45,8 @@ const (
 type Options struct {
 	// Alive tells whether a node's agent is; nil: all are.
 	Alive func(node string) bool
+	// Held returns what this node announces; nil: what its report says.
+	Held func() []announce.Claim
 	// Wake has the part run soon, and the report written.
 	Wake func()
 	// Conflict counts a conflict that was found; may be nil.

@@ -25,7 +25,7 @@ func (s *Searches) sync(_ context.Context, v parts.Objects) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ours = known
-	s.subnets, s.announced = map[int][]netip.Prefix{}, announcedBy(v)
+	s.subnets, s.announced = map[int][]netip.Prefix{}, s.held(v)
 	for _, n := range v.NICs {
 		s.subnets[n.Index] = n.Addrs
 	}
@@ -172,6 +172,18 @@ func external(nics []nic.NIC, addr netip.Addr) (nic.NIC, bool) {
 		}
 	}
 	return nic.NIC{}, false
+}
+
+// held returns what this node announces.
+func (s *Searches) held(v parts.Objects) []probe.Guard {
+	if s.Held == nil {
+		return announcedBy(v)
+	}
+	var guards []probe.Guard
+	for _, c := range s.Held() {
+		guards = append(guards, probe.Guard{Addr: c.Addr, Link: c.Link, Announced: true})
+	}
+	return guards
 }
 
 // announcedBy returns what the node says that it announces.
