@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package metrics counts what the agent does and shows it to Prometheus. Names
-// are patchbay_*, and kube-proxy's own where they mean the same.
+// are patchbay_*, and kube-proxy's own where they mean the same. Of those that
+// kube-proxy has in every mode none is missing. Of its modes' own there are
+// none: full and partial syncs are one here, there are no rules to count or to
+// fail to restore, and flows aren't the kernel's to reconcile.
 package metrics
 
 import (
