@@ -24,6 +24,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/patchbay-net/patchbay/cmd/internal/ctl/tools"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 )
 
@@ -122,7 +123,7 @@ It exits with 0 if all is well, 1 if something isn't, 2 if it was called wrongly
 
 // commands are the nouns, one to a line, and the tools.
 func (c *cli) commands(name string) []*cobra.Command {
-	return []*cobra.Command{
+	return append([]*cobra.Command{
 		c.status(name),
 		c.pods(name),
 		c.services(name),
@@ -134,11 +135,26 @@ func (c *cli) commands(name string) []*cobra.Command {
 		c.routes(name),
 		c.nodes(name),
 		c.drops(name),
-		c.trace(name),
-		c.doctor(name),
-		c.capture(name),
 		c.completion(name),
+	}, tools.Commands(shell{c}, name)...)
+}
+
+// shell is what the tools see of the cli.
+type shell struct{ *cli }
+
+func (s shell) Begin() (agentapi.Client, error) { return s.begin() }
+func (s shell) Stdout() io.Writer               { return s.stdout }
+func (s shell) Stderr() io.Writer               { return s.stderr }
+
+func (s shell) Show(ctx context.Context, look func(context.Context) ([]byte, error)) error {
+	return s.show(ctx, look)
+}
+
+func (s shell) Encode(w io.Writer, value any) (done bool, err error) {
+	if s.output != "json" && s.output != "yaml" {
+		return false, nil
 	}
+	return true, encode(w, s.output, value)
 }
 
 // begin checks the settings and makes a client. What fails from here on isn't

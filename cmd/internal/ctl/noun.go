@@ -11,11 +11,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/patchbay-net/patchbay/cmd/internal/ctl/tools"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 )
 
 // errNotWell makes the exit code 1 where the output itself says what is wrong.
-var errNotWell = errors.New("not well")
+var errNotWell = tools.ErrNotWell
 
 // noun is a command that lists things of one type.
 type noun[T any] struct {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package ctl
+package tools
 
 import (
 	"bytes"
@@ -10,11 +10,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/patchbay-net/patchbay/cmd/internal/ctl/doctor"
+	"github.com/patchbay-net/patchbay/cmd/internal/ctl/tools/doctor"
 )
 
 // doctor is the tool that looks for what is wrong with a node.
-func (c *cli) doctor(program string) *cobra.Command {
+func (t *tools) doctor() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Look for what is wrong on this node, and say what to do",
@@ -22,28 +22,27 @@ func (c *cli) doctor(program string) *cobra.Command {
 network software has left behind, NICs, MTUs and ranges that contradict each
 other. Each finding says what to do; nothing is changed. It exits with 1 if
 something doesn't work.`,
-		Example: examples(program, []string{"doctor", "doctor -o json"}),
+		Example: t.examples("doctor", "doctor -o json"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.begin()
+			client, err := t.Begin()
 			if err != nil {
 				return err
 			}
-			return c.show(cmd.Context(), func(ctx context.Context) ([]byte, error) {
-				return c.diagnosis(doctor.Examine(ctx, doctor.Env{Agent: client}))
+			return t.Show(cmd.Context(), func(ctx context.Context) ([]byte, error) {
+				return t.diagnosis(doctor.Examine(ctx, doctor.Env{Agent: client}))
 			})
 		},
 	}
 }
 
-func (c *cli) diagnosis(r doctor.Report) ([]byte, error) {
+func (t *tools) diagnosis(r doctor.Report) ([]byte, error) {
 	var text bytes.Buffer
-	switch c.output {
-	case "json", "yaml":
-		if err := encode(&text, c.output, r); err != nil {
-			return nil, err
-		}
-	default:
+	done, err := t.Encode(&text, r)
+	if err != nil {
+		return nil, err
+	}
+	if !done {
 		for _, f := range r.Findings {
 			fmt.Fprintf(&text, "%s  %s: %s\n", f.Severity, f.Topic, f.Text)
 			for _, line := range f.Remedy {
@@ -53,7 +52,7 @@ func (c *cli) diagnosis(r doctor.Report) ([]byte, error) {
 		fmt.Fprintf(&text, "looked at %s: %d findings\n", strings.Join(r.Checked, ", "), len(r.Findings))
 	}
 	if r.Bad() {
-		return text.Bytes(), errNotWell
+		return text.Bytes(), ErrNotWell
 	}
 	return text.Bytes(), nil
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package ctl
+package tools
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 )
 
 // trace is the tool that says what would happen to a packet.
-func (c *cli) trace(program string) *cobra.Command {
+func (t *tools) trace() *cobra.Command {
 	var r agentapi.TraceRequest
 	var tunnel string
 	cmd := &cobra.Command{
@@ -26,7 +26,7 @@ on it; nothing is changed and nothing is sent. FROM is a pod (NAMESPACE/NAME or
 an address), "node" for the node itself, "outside", or an address elsewhere,
 with or without port. TO is ADDRESS:PORT, or NAMESPACE/NAME:PORT of a Service.
 It exits with 1 if the packet would be dropped.`,
-		Example: examples(program, []string{"trace default/web-1 10.96.0.10:53 --proto udp", "trace 203.0.113.9 192.0.2.10:80 --nic eth1"}),
+		Example: t.examples("trace default/web-1 10.96.0.10:53 --proto udp", "trace 203.0.113.9 192.0.2.10:80 --nic eth1"),
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.From, r.To = args[0], args[1]
@@ -36,16 +36,16 @@ It exits with 1 if the packet would be dropped.`,
 					return fmt.Errorf("--tunnel: %w", err)
 				}
 			}
-			client, err := c.begin()
+			client, err := t.Begin()
 			if err != nil {
 				return err
 			}
-			return c.show(cmd.Context(), func(ctx context.Context) ([]byte, error) {
-				t, err := client.Trace(ctx, r)
+			return t.Show(cmd.Context(), func(ctx context.Context) ([]byte, error) {
+				found, err := client.Trace(ctx, r)
 				if err != nil {
 					return nil, err
 				}
-				return c.tell(t)
+				return t.tell(found)
 			})
 		},
 	}
@@ -64,18 +64,17 @@ It exits with 1 if the packet would be dropped.`,
 }
 
 // tell prints a trace; one that ends in a drop isn't well.
-func (c *cli) tell(t agentapi.Trace) ([]byte, error) {
+func (t *tools) tell(found agentapi.Trace) ([]byte, error) {
 	var text bytes.Buffer
-	switch c.output {
-	case "json", "yaml":
-		if err := encode(&text, c.output, t); err != nil {
-			return nil, err
-		}
-	default:
-		tellTrace(&text, t)
+	done, err := t.Encode(&text, found)
+	if err != nil {
+		return nil, err
 	}
-	if t.There.End.Kind == "dropped" || t.There.End.Kind == "refused" || t.Back != nil && t.Back.End.Kind == "dropped" {
-		return text.Bytes(), errNotWell
+	if !done {
+		tellTrace(&text, found)
+	}
+	if kind := found.There.End.Kind; kind == "dropped" || kind == "refused" || found.Back != nil && found.Back.End.Kind == "dropped" {
+		return text.Bytes(), ErrNotWell
 	}
 	return text.Bytes(), nil
 }

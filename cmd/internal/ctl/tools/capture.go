@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package ctl
+package tools
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/patchbay-net/patchbay/cmd/internal/ctl/capture"
+	"github.com/patchbay-net/patchbay/cmd/internal/ctl/tools/capture"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 )
 
@@ -26,7 +26,7 @@ type captureFlags struct {
 }
 
 // capture is the tool that writes packets to a file.
-func (c *cli) capture(program string) *cobra.Command {
+func (t *tools) capture() *cobra.Command {
 	var flags captureFlags
 	cmd := &cobra.Command{
 		Use:   "capture [NIC | POD | all]...",
@@ -38,19 +38,19 @@ the programs drop is there once more, with the reason as its comment.
 A filter is made of "host A", "net P", "port N", tcp, udp, sctp, icmp, arp, ip
 and ip6, with "not" before and "and" between them. The capture ends at the first
 of its bounds, or with Ctrl-C; what was written is whole.`,
-		Example: examples(program, []string{
-			"capture eth1 --filter 'host 192.0.2.10 and port 80' --file web.pcapng", "capture --only-drops --duration 10s --file drops.pcapng"}),
+		Example: t.examples(
+			"capture eth1 --filter 'host 192.0.2.10 and port 80' --file web.pcapng", "capture --only-drops --duration 10s --file drops.pcapng"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			filter, err := capture.ParseFilter(flags.filter)
 			if err != nil {
 				return err
 			}
 			flags.options.Filter = filter
-			client, err := c.begin()
+			client, err := t.Begin()
 			if err != nil {
 				return err
 			}
-			return c.runCapture(cmd.Context(), client, flags, args)
+			return t.runCapture(cmd.Context(), client, flags, args)
 		},
 	}
 	f := cmd.Flags()
@@ -66,7 +66,7 @@ of its bounds, or with Ctrl-C; what was written is whole.`,
 	return cmd
 }
 
-func (c *cli) runCapture(ctx context.Context, client agentapi.Client, flags captureFlags, names []string) (err error) {
+func (t *tools) runCapture(ctx context.Context, client agentapi.Client, flags captureFlags, names []string) (err error) {
 	o := flags.options
 	if o.Devices, err = captureDevices(ctx, client, names); err != nil {
 		return err
@@ -80,10 +80,10 @@ func (c *cli) runCapture(ctx context.Context, client agentapi.Client, flags capt
 		case flags.onlyDrops:
 			return fmt.Errorf("dropped packets: %w", err)
 		default:
-			fmt.Fprintf(c.stderr, "without dropped packets: %v\n", err)
+			fmt.Fprintf(t.Stderr(), "without dropped packets: %v\n", err)
 		}
 	}
-	var out io.Writer = c.stdout
+	var out io.Writer = t.Stdout()
 	if flags.file != "-" {
 		file, err := os.OpenFile(flags.file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 		if err != nil {
@@ -93,7 +93,7 @@ func (c *cli) runCapture(ctx context.Context, client agentapi.Client, flags capt
 		out = file
 	}
 	summary, err := capture.Run(ctx, o, out)
-	fmt.Fprintf(c.stderr, "%d packets, %d of them dropped ones, %d bytes; %d missed\n", summary.Packets, summary.Dropped, summary.Bytes, summary.Missed)
+	fmt.Fprintf(t.Stderr(), "%d packets, %d of them dropped ones, %d bytes; %d missed\n", summary.Packets, summary.Dropped, summary.Bytes, summary.Missed)
 	return err
 }
 
