@@ -55,13 +55,21 @@ func (d *Datapath) endSockets() {
 		now, ok := serving[frontend]
 		return ok && !now[backend]
 	}
+	cookies, err := sockets.Find(d.set.Maps["sock_peers"], doomed)
+	if err != nil {
+		d.log.Error("end UDP sockets", "err", err)
+		return
+	}
+	if len(cookies) == 0 {
+		return
+	}
 	paths := []string{""}
 	if d.namespaces != nil {
 		paths = append(paths, d.namespaces()...)
 	}
 	ended := 0
 	for _, path := range paths {
-		n, err := d.endSocketsIn(path, doomed)
+		n, err := endSockets(path, cookies)
 		ended += n
 		switch {
 		case errors.Is(err, sockets.ErrNotSupported):
@@ -76,11 +84,11 @@ func (d *Datapath) endSockets() {
 	}
 }
 
-func (d *Datapath) endSocketsIn(path string, doomed func(frontend, backend netip.AddrPort) bool) (int, error) {
+func endSockets(path string, cookies map[uint64]bool) (int, error) {
 	ns, err := sockets.Open(path)
 	if err != nil {
 		return 0, err
 	}
-	n, err := ns.Destroy(d.set.Maps["sock_peers"], doomed)
+	n, err := ns.Destroy(cookies)
 	return n, errors.Join(err, ns.Close())
 }

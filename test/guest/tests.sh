@@ -45,7 +45,8 @@ run pkg/datapath/progtest .
 run pkg/datapath/load .
 run pkg/datapath/maps .
 run pkg/datapath/attach .
-run pkg/datapath '^(TestSocketTCP|TestRemove|TestOutside|TestSCTP)$'
+run pkg/datapath/sockets .
+run pkg/datapath '^(TestSocketTCP|TestRemove|TestOutside|TestSCTP|TestSocketsEnd)$'
 
 echo "$kernel: $passed passed, $failed failed, $skipped skipped in $SECONDS s"
 [ "$failed" = 0 ]

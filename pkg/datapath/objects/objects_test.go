@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestPrograms wants every compiled object to be loaded, but the schema and
-// the test programs.
+// TestPrograms wants every compiled object to be loaded, but the schema, the test
+// programs, and what is loaded when it is needed.
 func TestPrograms(t *testing.T) {
 	files, err := filepath.Glob("*_bpfel.o")
 	if err != nil {
@@ -19,7 +19,7 @@ func TestPrograms(t *testing.T) {
 	}
 	var want []string
 	for _, file := range files {
-		if name := strings.TrimSuffix(file, "_bpfel.o"); name != "map" && name != "choose" {
+		if name := strings.TrimSuffix(file, "_bpfel.o"); name != "map" && name != "choose" && name != "sockets" {
 			want = append(want, name)
 		}
 	}
