@@ -125,7 +125,7 @@ func (c Client) exchange(ctx context.Context, line []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() { hangUp(conn) })
 	defer stop()
 
 	if _, err := conn.Write(line); err != nil {

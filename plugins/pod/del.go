@@ -7,6 +7,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/netdev/podlink"
 	"github.com/patchbay-net/patchbay/plugins/cni"
@@ -30,11 +31,26 @@ func del(args *cni.Args) error {
 	if err != nil {
 		return err
 	}
-	has, err := source.find()
+	leases := c.legStore(source)
+	of, err := leases.OfContainer(c.key.ContainerID)
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.delLegs(c.legStore(source)), c.detach(has), source.del())
+	has, err := c.primary(source, of)
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.delLegs(leases, of), c.detach(has), source.del())
+}
+
+// primary is what is known of the interface: by its lease, if that can be read.
+func (c *conf) primary(source addresses, of []store.Lease) (leased, error) {
+	for _, l := range of {
+		if l.Key == c.key {
+			return fromLease(l), nil
+		}
+	}
+	return source.find()
 }
 
 // detach takes the interface away: the agent's entries, then the link.

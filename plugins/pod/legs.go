@@ -141,13 +141,9 @@ func endLeg(leases *store.Store, key store.Key) error {
 	return err
 }
 
-// delLegs takes away the legs that came with the interface, whatever of them is
-// there.
-func (c *conf) delLegs(leases *store.Store) error {
-	of, err := leases.OfContainer(c.key.ContainerID)
-	if err != nil {
-		return err
-	}
+// delLegs takes away the legs that came with the interface, of the container's
+// leases; whatever of them is there.
+func (c *conf) delLegs(leases *store.Store, of []store.Lease) error {
 	var errs []error
 	for _, l := range slices.Backward(of) {
 		if l.Switch != "" && l.Primary == c.args.IfName {

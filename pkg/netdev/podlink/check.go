@@ -11,8 +11,10 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/pkg/netdev"
+	"github.com/patchbay-net/patchbay/pkg/netdev/rtnl"
 )
 
 // Check returns what is wrong with an interface that Create made: everything
@@ -22,9 +24,13 @@ func (l Link) Check() error {
 	if err != nil {
 		return fmt.Errorf("find link %s: %w", l.HostName, err)
 	}
-	pod, err := l.open(func() error { return nil })
-	if err != nil {
+	var pod *netlink.Handle
+	err = l.Netns.Do(func() (err error) {
+		pod, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 		return err
+	})
+	if err != nil {
+		return fmt.Errorf("look into namespace %s: %w", l.Netns.Path(), err)
 	}
 	defer pod.Close()
 	inside, err := pod.LinkByName(l.IfName)
@@ -41,9 +47,9 @@ func (l Link) Check() error {
 		checkEnd(host, hostMAC[:], inside.Attrs().Index),
 		checkEnd(inside, l.MAC[:], host.Attrs().Index),
 		l.checkAddrs(pod, inside),
-		checkNeighbours(pod, inside, l.podNeighbours(inside.Attrs().Index)),
+		checkNeighbours(pod, inside, l.gateways(), hostMAC[:]),
 		checkRoutes(pod, inside, l.podRoutes(inside.Attrs().Index)),
-		checkNeighbours(node, host, l.hostNeighbours(host.Attrs().Index)),
+		checkNeighbours(node, host, l.Addrs, l.MAC[:]),
 		checkRoutes(node, host, l.hostRoutes(host.Attrs().Index)),
 	)
 }
@@ -89,7 +95,7 @@ func (l Link) checkAddrs(pod *netlink.Handle, link netlink.Link) error {
 	return errors.Join(problems...)
 }
 
-func checkNeighbours(handle *netlink.Handle, link netlink.Link, want []netlink.Neigh) error {
+func checkNeighbours(handle *netlink.Handle, link netlink.Link, want []netip.Addr, mac net.HardwareAddr) error {
 	have, err := netdev.Dump(func() ([]netlink.Neigh, error) { return handle.NeighList(link.Attrs().Index, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list neighbours on %s: %w", link.Attrs().Name, err)
@@ -97,16 +103,16 @@ func checkNeighbours(handle *netlink.Handle, link netlink.Link, want []netlink.N
 	var problems []error
 	for _, w := range want {
 		found := slices.ContainsFunc(have, func(h netlink.Neigh) bool {
-			return h.IP.Equal(w.IP) && bytes.Equal(h.HardwareAddr, w.HardwareAddr) && h.State&netlink.NUD_PERMANENT != 0
+			return h.IP.Equal(w.AsSlice()) && bytes.Equal(h.HardwareAddr, mac) && h.State&netlink.NUD_PERMANENT != 0
 		})
 		if !found {
-			problems = append(problems, fmt.Errorf("%s lacks the permanent neighbour %s at %s", link.Attrs().Name, w.IP, w.HardwareAddr))
+			problems = append(problems, fmt.Errorf("%s lacks the permanent neighbour %s at %s", link.Attrs().Name, w, mac))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-func checkRoutes(handle *netlink.Handle, link netlink.Link, want []netlink.Route) error {
+func checkRoutes(handle *netlink.Handle, link netlink.Link, want []rtnl.Route) error {
 	have, err := netdev.Dump(func() ([]netlink.Route, error) { return handle.RouteList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list routes on %s: %w", link.Attrs().Name, err)
@@ -114,7 +120,7 @@ func checkRoutes(handle *netlink.Handle, link netlink.Link, want []netlink.Route
 	var problems []error
 	for _, w := range want {
 		found := slices.ContainsFunc(have, func(h netlink.Route) bool {
-			return h.Dst != nil && h.Dst.String() == w.Dst.String() && h.Gw.Equal(w.Gw)
+			return h.Dst != nil && h.Dst.String() == w.Dst.String() && h.Gw.Equal(w.Via.AsSlice())
 		})
 		if !found {
 			problems = append(problems, fmt.Errorf("%s lacks the route to %s", link.Attrs().Name, w.Dst))

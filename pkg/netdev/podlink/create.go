@@ -5,16 +5,15 @@ package podlink
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/pkg/netdev"
+	"github.com/patchbay-net/patchbay/pkg/netdev/rtnl"
 	"github.com/patchbay-net/patchbay/pkg/netdev/veth"
 	"github.com/patchbay-net/patchbay/pkg/netns"
 )
@@ -49,29 +48,27 @@ func (l Link) Create() (index int, err error) {
 			err = errors.Join(err, Remove(l.HostName))
 		}
 	}()
-	index, _, err = Index(l.HostName)
+	node, err := rtnl.Open()
 	if err != nil {
 		return 0, err
-	}
-	node, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return 0, fmt.Errorf("open netlink: %w", err)
 	}
 	defer node.Close()
+	index, found, err := node.Index(l.HostName)
+	if err != nil || !found {
+		return 0, errors.Join(err, fmt.Errorf("find %s: it is gone", l.HostName))
+	}
+	if err := l.hostSysctls(); err != nil {
+		return 0, fmt.Errorf("configure %s: %w", l.HostName, err)
+	}
 	// First the node's end: the pod's has a carrier the moment it is up then.
-	if err := l.setHostUp(node, index); err != nil {
+	if err := node.Do(rtnl.LinkUp(index)); err != nil {
+		return 0, fmt.Errorf("configure %s: %w", l.HostName, err)
+	}
+	if err := l.configurePod(); err != nil {
 		return 0, err
 	}
-	pod, err := l.open(l.sysctls)
-	if err != nil {
-		return 0, err
-	}
-	defer pod.Close()
-	if err := l.configurePod(pod); err != nil {
-		return 0, err
-	}
-	if err := l.leadToPod(node, index); err != nil {
-		return 0, err
+	if err := node.Do(l.leadToPod(index)...); err != nil {
+		return 0, fmt.Errorf("configure %s: %w", l.HostName, err)
 	}
 	return index, awaitCarrier(node, index)
 }
@@ -95,47 +92,50 @@ func (l Link) add() error {
 	return fmt.Errorf("create %s in %s: %w", l.IfName, l.Netns.Path(), ErrTaken)
 }
 
-// configurePod sets up the pod's end.
-func (l Link) configurePod(pod *netlink.Handle) error {
-	link, err := pod.LinkByName(l.IfName)
+// configurePod sets up the pod's end, with one message.
+func (l Link) configurePod() error {
+	var pod *rtnl.Conn
+	err := l.Netns.Do(func() (err error) {
+		if err := l.sysctls(); err != nil {
+			return err
+		}
+		pod, err = rtnl.Open()
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("find %s in the pod: %w", l.IfName, err)
+		return fmt.Errorf("configure namespace %s: %w", l.Netns.Path(), err)
 	}
-	if err := pod.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set %s up in the pod: %w", l.IfName, err)
+	defer pod.Close()
+	index, found, err := pod.Index(l.IfName)
+	if err != nil || !found {
+		return errors.Join(err, fmt.Errorf("find %s in the pod: it is gone", l.IfName))
 	}
-	index := link.Attrs().Index
+	requests := []rtnl.Request{rtnl.LinkUp(index)}
 	for _, a := range l.Addrs {
-		if err := pod.AddrReplace(link, podAddr(a)); err != nil {
-			return fmt.Errorf("add address %s to %s in the pod: %w", a, l.IfName, err)
-		}
+		requests = append(requests, rtnl.AddAddr(index, netip.PrefixFrom(a, a.BitLen())))
 	}
-	for _, n := range l.podNeighbours(index) {
-		if err := pod.NeighSet(&n); err != nil {
-			return fmt.Errorf("add neighbour %s in the pod: %w", n.IP, err)
-		}
+	for _, g := range l.gateways() {
+		requests = append(requests, rtnl.SetNeighbour(index, g, HostMAC(l.HostName)))
 	}
 	for _, r := range l.podRoutes(index) {
-		if err := pod.RouteReplace(&r); err != nil {
-			return fmt.Errorf("add route %s in the pod: %w", r.Dst, err)
-		}
+		requests = append(requests, rtnl.SetRoute(r))
+	}
+	if err := pod.Do(requests...); err != nil {
+		return fmt.Errorf("configure %s in the pod: %w", l.IfName, err)
 	}
 	return nil
 }
 
-// open runs f in the pod's namespace and opens a netlink socket there.
-func (l Link) open(f func() error) (handle *netlink.Handle, err error) {
-	err = l.Netns.Do(func() error {
-		if err := f(); err != nil {
-			return err
-		}
-		handle, err = netlink.NewHandle(unix.NETLINK_ROUTE)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("configure namespace %s: %w", l.Netns.Path(), err)
+// leadToPod leads the node's packets for the pod to it.
+func (l Link) leadToPod(index int) []rtnl.Request {
+	var requests []rtnl.Request
+	for _, a := range l.Addrs {
+		requests = append(requests, rtnl.SetNeighbour(index, a, l.MAC))
 	}
-	return handle, nil
+	for _, r := range l.hostRoutes(index) {
+		requests = append(requests, rtnl.SetRoute(r))
+	}
+	return requests
 }
 
 // sysctls lets a pod with an IPv6 address use it, and believe no router.
@@ -145,35 +145,9 @@ func (l Link) sysctls() error {
 	}
 	dir := "/proc/sys/net/ipv6/conf/" + l.IfName + "/"
 	return errors.Join(
-		os.WriteFile(dir+"disable_ipv6", []byte("0"), 0),
-		os.WriteFile(dir+"accept_ra", []byte("0"), 0),
+		writeSysctl(dir+"disable_ipv6", "0"),
+		writeSysctl(dir+"accept_ra", "0"),
 	)
-}
-
-// setHostUp sets up the node's end.
-func (l Link) setHostUp(node *netlink.Handle, index int) error {
-	if err := l.hostSysctls(); err != nil {
-		return fmt.Errorf("configure %s: %w", l.HostName, err)
-	}
-	if err := node.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}); err != nil {
-		return fmt.Errorf("set %s up: %w", l.HostName, err)
-	}
-	return nil
-}
-
-// leadToPod leads the node's packets for the pod to it.
-func (l Link) leadToPod(node *netlink.Handle, index int) error {
-	for _, n := range l.hostNeighbours(index) {
-		if err := node.NeighSet(&n); err != nil {
-			return fmt.Errorf("add neighbour %s on %s: %w", n.IP, l.HostName, err)
-		}
-	}
-	for _, r := range l.hostRoutes(index) {
-		if err := node.RouteReplace(&r); err != nil {
-			return fmt.Errorf("add route %s to %s: %w", r.Dst, l.HostName, err)
-		}
-	}
-	return nil
 }
 
 // hostSysctls keeps the kernel from checking sources, which the agent's program
@@ -182,49 +156,44 @@ func (l Link) leadToPod(node *netlink.Handle, index int) error {
 // link-local address: nobody would ask for it, everybody who watches the node's
 // addresses would hear of it.
 func (l Link) hostSysctls() error {
-	err := os.WriteFile("/proc/sys/net/ipv4/conf/"+l.HostName+"/rp_filter", []byte("0"), 0)
+	err := writeSysctl("/proc/sys/net/ipv4/conf/"+l.HostName+"/rp_filter", "0")
 	if err != nil {
 		return err
 	}
 	const none = "1"
-	err = os.WriteFile("/proc/sys/net/ipv6/conf/"+l.HostName+"/addr_gen_mode", []byte(none), 0)
+	err = writeSysctl("/proc/sys/net/ipv6/conf/"+l.HostName+"/addr_gen_mode", none)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // a node without IPv6
 	}
 	return err
 }
 
+// writeSysctl writes a setting without the runtime's poller.
+func writeSysctl(path, value string) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_, err = unix.Write(fd, []byte(value))
+		err = errors.Join(err, unix.Close(fd))
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
 // awaitCarrier waits, not for long, until the kernel has noticed that the node's
 // end has a carrier; what is sent before is lost. From 6.8 on it notices when
 // asked for the link. A kernel that is later than that isn't waited for.
-func awaitCarrier(node *netlink.Handle, index int) error {
-	deadline := time.NewTimer(carrierTimeout)
-	defer deadline.Stop()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for {
-		link, err := node.LinkByIndex(index)
+func awaitCarrier(node *rtnl.Conn, index int) error {
+	for deadline := time.Now().Add(carrierTimeout); ; time.Sleep(time.Millisecond) {
+		up, err := node.OperUp(index)
 		if err != nil {
 			return fmt.Errorf("find the node's end: %w", err)
 		}
-		if link.Attrs().OperState == netlink.OperUp {
+		if up || time.Now().After(deadline) {
 			return nil
 		}
-		select {
-		case <-deadline.C:
-			return nil
-		case <-tick.C:
-		}
 	}
-}
-
-// podAddr is an address alone, usable at once: no other host can have it.
-func podAddr(a netip.Addr) *netlink.Addr {
-	addr := &netlink.Addr{IPNet: single(a)}
-	if a.Is6() {
-		addr.Flags = unix.IFA_F_NODAD
-	}
-	return addr
 }
 
 // gateways returns the gateway of each family that the pod has.
@@ -238,60 +207,29 @@ func (l Link) gateways() []netip.Addr {
 	return gateways
 }
 
-func (l Link) podNeighbours(index int) []netlink.Neigh {
-	var neighbours []netlink.Neigh
-	for _, g := range l.gateways() {
-		neighbours = append(neighbours, neighbour(index, g, HostMAC(l.HostName)))
-	}
-	return neighbours
-}
-
 // podRoutes returns the pod's routes to the node, and to itself: the kernel
 // makes an IPv6 address its own on a work queue, also where it needn't look for
 // duplicates, and would drop what comes in before. Behind a busy queue that may
 // be seconds.
-func (l Link) podRoutes(index int) []netlink.Route {
-	var routes []netlink.Route
+func (l Link) podRoutes(index int) []rtnl.Route {
+	var routes []rtnl.Route
 	for _, a := range l.Addrs {
 		if a.Is6() {
-			routes = append(routes, netlink.Route{LinkIndex: index, Dst: single(a), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL})
+			routes = append(routes, rtnl.Route{Index: index, Dst: netip.PrefixFrom(a, a.BitLen()), Local: true})
 		}
 	}
 	for _, g := range l.gateways() {
-		all := netip.PrefixFrom(g, 0).Masked()
 		routes = append(routes,
-			netlink.Route{LinkIndex: index, Dst: single(g), Scope: netlink.SCOPE_LINK},
-			netlink.Route{LinkIndex: index, Dst: ipNet(all), Gw: g.AsSlice()})
+			rtnl.Route{Index: index, Dst: netip.PrefixFrom(g, g.BitLen())},
+			rtnl.Route{Index: index, Dst: netip.PrefixFrom(g, 0).Masked(), Via: g})
 	}
 	return routes
 }
 
-func (l Link) hostNeighbours(index int) []netlink.Neigh {
-	var neighbours []netlink.Neigh
+func (l Link) hostRoutes(index int) []rtnl.Route {
+	var routes []rtnl.Route
 	for _, a := range l.Addrs {
-		neighbours = append(neighbours, neighbour(index, a, l.MAC))
-	}
-	return neighbours
-}
-
-func (l Link) hostRoutes(index int) []netlink.Route {
-	var routes []netlink.Route
-	for _, a := range l.Addrs {
-		routes = append(routes, netlink.Route{LinkIndex: index, Dst: single(a), Scope: netlink.SCOPE_LINK, Protocol: netdev.Protocol})
+		routes = append(routes, rtnl.Route{Index: index, Dst: netip.PrefixFrom(a, a.BitLen()), Protocol: byte(netdev.Protocol)})
 	}
 	return routes
-}
-
-func neighbour(index int, a netip.Addr, mac [6]byte) netlink.Neigh {
-	family := netlink.FAMILY_V6
-	if a.Is4() {
-		family = netlink.FAMILY_V4
-	}
-	return netlink.Neigh{LinkIndex: index, Family: family, State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: mac[:]}
-}
-
-func single(a netip.Addr) *net.IPNet { return ipNet(netip.PrefixFrom(a, a.BitLen())) }
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

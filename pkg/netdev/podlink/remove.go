@@ -81,19 +81,20 @@ func Index(hostName string) (int, bool, error) {
 // any more: some other process is removing it. It returns ctx's error if that
 // doesn't happen.
 func AwaitRemoval(ctx context.Context, hostName string) error {
-	tick := time.NewTicker(500 * time.Microsecond)
-	defer tick.Stop()
 	for {
 		if _, found, err := Index(hostName); err != nil || !found {
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if ctx.Err() != nil {
 			return fmt.Errorf("wait for the removal of %s: %w", hostName, ctx.Err())
-		case <-tick.C:
 		}
+		nap := unix.NsecToTimespec(int64(removalNap))
+		_ = unix.Nanosleep(&nap, nil) // on this thread: the runtime's timers wake another one
 	}
 }
+
+// removalNap is the time between two looks for a link that is being removed.
+const removalNap = 200 * time.Microsecond
 
 // Addrs lists the addresses that are routed to pods, with the host end of each.
 func Addrs() (map[netip.Addr]string, error) {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/patchbay-net/patchbay/pkg/netdev/rtnl"
 )
 
 // ErrExists is matched by Create's error if one of the ends has a name that is
@@ -37,23 +39,24 @@ type Peer struct {
 
 // Create makes the pair. A zero MAC lets the kernel choose.
 func Create(p Pair) error {
-	request := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+	conn, err := rtnl.Open()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
 	info := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	if !p.Down {
 		info.Flags, info.Change = unix.IFF_UP, unix.IFF_UP
 	}
-	request.AddData(info)
+	body := info.Serialize()
 	for _, a := range p.attributes() {
-		request.AddData(a)
+		body = append(body, a.Serialize()...)
 	}
-	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
+	err = conn.Do(rtnl.Raw(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, body, fmt.Sprintf("create veth %s to %s", p.Name, p.Peer.Name)))
 	if errors.Is(err, unix.EEXIST) {
-		err = ErrExists
+		err = fmt.Errorf("create veth %s to %s: %w", p.Name, p.Peer.Name, ErrExists)
 	}
-	if err != nil {
-		return fmt.Errorf("create veth %s to %s: %w", p.Name, p.Peer.Name, err)
-	}
-	return nil
+	return err
 }
 
 func (p Pair) attributes() []*nl.RtAttr {
