@@ -130,6 +130,7 @@ func (c *cli) commands(name string) []*cobra.Command {
 		c.addresses(name),
 		c.leases(name),
 		c.ipam(name),
+		c.pools(name),
 		c.nics(name),
 		c.switches(name),
 		c.routes(name),
