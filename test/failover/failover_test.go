@@ -61,6 +61,19 @@ func TestThreeNodes(t *testing.T) {
 	try(t, 3, "agent restarted again and again", "agent gone for good", "SIGTERM", "drained", "carrier lost", "frames lost silently", "stopped")
 }
 
+// TestFault tries the fault $FAULT on $NODES nodes, $RUNS times.
+func TestFault(t *testing.T) {
+	name := os.Getenv("FAULT")
+	if name == "" {
+		t.Skip("FAULT names none")
+	}
+	names, nodes := make([]string, number(t, "RUNS", 1)), number(t, "NODES", 3)
+	for i := range names {
+		names[i] = name
+	}
+	try(t, nodes, names...)
+}
+
 func TestTwoNodes(t *testing.T) { try(t, 2, "agent gone for good", "cut off on all NICs") }
 
 func TestOneNode(t *testing.T) { try(t, 1, "agent restarted again and again", "agent gone for good") }

@@ -57,9 +57,9 @@ func (s *Site) must(err error, what string) {
 	}
 }
 
-// log opens the log of a program.
+// log opens the log of a program, which goes on where it is started again.
 func (s *Site) log(name string) io.Writer {
-	f, err := os.Create(filepath.Join(s.Logs(), name+".log"))
+	f, err := os.OpenFile(filepath.Join(s.Logs(), name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	s.must(err, "open log")
 	s.tb.Cleanup(func() { f.Close() })
 	return f
