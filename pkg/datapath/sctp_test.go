@@ -134,21 +134,15 @@ func testSCTP(t *testing.T, tunnelled bool) {
 	l := newLab(t, tunnelled)
 	l.setServices(t)
 	client := l.nodes[0].pods[0]
-	for _, n := range l.nodes {
-		for _, p := range n.pods {
-			p.serveSCTP(t)
-		}
-		var entries []service.Entry
+	for _, backend := range []*pod{l.nodes[0].pods[1], l.nodes[1].pods[0]} {
+		backend.serveSCTP(t)
 		for i, f := range families() {
-			for _, e := range l.entries(n, service.SCTP, i, f) {
-				e.Frontend.Port = sctpPort
-				entries = append(entries, e)
+			entries := l.entries(l.nodes[0], service.SCTP, i, f)
+			for j := range entries {
+				entries[j].Frontend.Port = sctpPort
+				entries[j].Backends = []service.Backend{{Addr: netip.AddrPortFrom(backend.addrs[i], 8080)}}
 			}
-		}
-		n.set(t, entries...)
-	}
-	for i, f := range families() {
-		for range 6 {
+			l.nodes[0].set(t, entries...)
 			for _, tt := range []struct {
 				ns   *netlab.Namespace
 				from netip.Addr
@@ -159,7 +153,7 @@ func testSCTP(t *testing.T, tunnelled bool) {
 			} {
 				to := netip.AddrPortFrom(netip.MustParseAddr(tt.to), sctpPort)
 				if err := tt.ns.Do(func() error { return talkSCTP(tt.from, to) }); err != nil {
-					t.Errorf("from %s to %s: %v; drops: %s", tt.from, to, err, l.drops(t))
+					t.Errorf("from %s to %s, served by %s: %v; drops: %s", tt.from, to, backend.addrs[i], err, l.drops(t))
 				}
 			}
 		}

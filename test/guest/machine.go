@@ -25,7 +25,9 @@ const statusMark = "-- command ended with "
 type machine struct {
 	dir    string
 	kernel kernel
-	memory int // MiB
+	memory int    // MiB
+	disk   string // image of a disk, /dev/vda; none if empty
+	log    string // what is written to it, in dm-log-writes' format
 }
 
 func (m *machine) initrd() string  { return filepath.Join(m.dir, "initrd") }
@@ -98,7 +100,15 @@ func (m *machine) share(ctx context.Context) (*exec.Cmd, error) {
 // arguments: the kernel speaks on the first serial line, the command on the second.
 func (m *machine) arguments() []string {
 	memory := fmt.Sprintf("%dM", m.memory)
-	return []string{
+	var disk []string
+	if m.disk != "" {
+		disk = []string{
+			"-blockdev", "driver=file,node-name=image,filename=" + m.disk, "-blockdev", "driver=file,node-name=log,filename=" + m.log,
+			"-blockdev", "driver=blklogwrites,node-name=disk,file=image,log=log,log-sector-size=512,log-super-update-interval=1",
+			"-device", "virtio-blk-pci,drive=disk,write-cache=on",
+		}
+	}
+	return append(disk, []string{
 		"-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-smp", "2", "-m", memory,
 		"-object", "memory-backend-memfd,id=memory,share=on,size=" + memory, "-numa", "node,memdev=memory",
 		"-nodefaults", "-display", "none", "-no-reboot", "-net", "none",
@@ -106,7 +116,7 @@ func (m *machine) arguments() []string {
 		"-append", "console=ttyS0 loglevel=4 panic=-1 oops=panic nowatchdog mitigations=off",
 		"-serial", "file:" + m.console(), "-serial", "stdio",
 		"-chardev", "socket,id=root,path=" + m.socket(), "-device", "vhost-user-fs-pci,chardev=root,tag=host",
-	}
+	}...)
 }
 
 // child is a command that ends with ctx, and with us.

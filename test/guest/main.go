@@ -3,7 +3,7 @@
 // Command guest runs a command on another kernel: one of Debian's stock cloud
 // kernels, in an emulated machine without network.
 //
-//	guest [-timeout 2m] [-memory 2048] 6.12 COMMAND [ARG...]
+//	guest [-timeout 2m] [-memory 2048] [-disk IMAGE:LOG] 6.12 COMMAND [ARG...]
 //
 // The guest's root is the caller's, shared read-only, with what the guest writes
 // kept in its memory. The command runs as root in the caller's directory, with
@@ -21,6 +21,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -33,6 +34,7 @@ func main() { os.Exit(run()) }
 func run() int {
 	timeout := flag.Duration("timeout", 2*time.Minute, "end the guest after this time")
 	memory := flag.Int("memory", 2048, "the guest's memory in MiB")
+	disk := flag.String("disk", "", "`IMAGE:LOG` of a disk for the guest, and of what it writes to it")
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: guest [-timeout 2m] [-memory 2048] SERIES COMMAND [ARG...]")
 		flag.PrintDefaults()
@@ -45,7 +47,9 @@ func run() int {
 	runtime.LockOSThread() // the emulator's life hangs on this thread
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	status, err := boot(ctx, flag.Arg(0), *timeout, *memory, flag.Args()[1:])
+	m := &machine{memory: *memory}
+	m.disk, m.log, _ = strings.Cut(*disk, ":")
+	status, err := boot(ctx, flag.Arg(0), *timeout, m, flag.Args()[1:])
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "guest %s: %v\n", flag.Arg(0), err)
 	}
@@ -53,7 +57,7 @@ func run() int {
 }
 
 // boot gets the kernel, starts a machine with it and runs the command there.
-func boot(ctx context.Context, series string, timeout time.Duration, memory int, args []string) (status int, err error) {
+func boot(ctx context.Context, series string, timeout time.Duration, m *machine, args []string) (status int, err error) {
 	if runtime.GOARCH != "amd64" {
 		return statusError, errors.New("guests are amd64's")
 	}
@@ -74,7 +78,7 @@ func boot(ctx context.Context, series string, timeout time.Duration, memory int,
 		return statusError, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	m := &machine{dir: dir, kernel: k, memory: memory}
+	m.dir, m.kernel = dir, k
 	if err := m.writeInitrd(args); err != nil {
 		return statusError, fmt.Errorf("make initrd: %w", err)
 	}

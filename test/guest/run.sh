@@ -14,6 +14,6 @@ for package in pkg/datapath pkg/datapath/progtest pkg/datapath/load pkg/datapath
 done
 failed=0
 for series in ${KERNELS:-6.1 6.12}; do
-	"$dir/guest" -timeout 150s "$series" test/guest/tests.sh "$dir" || failed=1
+	"$dir/guest" -timeout 240s "$series" test/guest/tests.sh "$dir" || failed=1
 done
 exit $failed

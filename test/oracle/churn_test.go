@@ -311,7 +311,12 @@ func (c *churn) run(t *testing.T, limit time.Duration, clients ...*netlab.Namesp
 	if asked.Load() < 100 || changes < 20 {
 		t.Errorf("%d requests, %d changes: too few", asked.Load(), changes)
 	}
-	if err := differences(c.state, c.lab.d.Frontends()); err != nil {
+	maps, done, err := pinnedMaps(churnPins)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	if err := exact(c.state, maps); err != nil {
 		t.Error(err)
 	}
 }

@@ -25,7 +25,10 @@ type churnLab struct {
 	node, pod, pods, away *netlab.Namespace
 }
 
-const endpointsOfFamily = 1000
+const (
+	endpointsOfFamily = 1000
+	churnPins         = "/sys/fs/bpf/patchbay"
+)
 
 // endpointIP is the address of an endpoint, all in one pod.
 func endpointIP(family, number int) netip.Addr {
@@ -64,7 +67,7 @@ func newChurnLab(t *testing.T) *churnLab {
 	l.away.Route(t, "192.0.2.0/24", netip.MustParseAddr("198.51.100.1"), "eth0")
 	l.away.Route(t, "2001:db8:50::/64", netip.MustParseAddr("2001:db8:1::1"), "eth0")
 
-	d, err := datapath.Open(datapath.Options{PinDir: "/sys/fs/bpf/patchbay"})
+	d, err := datapath.Open(datapath.Options{PinDir: churnPins})
 	if err != nil {
 		t.Fatalf("%+v", err)
 	}

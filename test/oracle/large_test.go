@@ -34,7 +34,7 @@ func TestLarge(t *testing.T) {
 		steps := []*oracle.State{s, again(s, 81)}
 		for _, state := range steps {
 			c.become(state)
-			if err := differences(state, n.services.Frontends()); err != nil {
+			if err := exact(state, n.set.Maps); err != nil {
 				t.Fatal(err)
 			}
 			j := n.judge(state)
@@ -49,7 +49,7 @@ func TestLarge(t *testing.T) {
 
 // again returns the state after the Services were made anew with another port.
 func again(s *oracle.State, port int32) *oracle.State {
-	next := &oracle.State{Node: s.Node, Nodes: s.Nodes, NICs: s.NICs, ServiceRanges: s.ServiceRanges, Pools: s.Pools}
+	next := &oracle.State{Node: s.Node, Nodes: s.Nodes, NICs: s.NICs, PodRanges: s.PodRanges, ServiceRanges: s.ServiceRanges, Pools: s.Pools}
 	svc := s.Services[0].DeepCopy()
 	svc.Spec.Ports[0].Port = port
 	next.Services = []*corev1.Service{svc}
@@ -69,4 +69,47 @@ func largeSlice(svc *corev1.Service, part int) *discoveryv1.EndpointSlice {
 		})
 	}
 	return slice
+}
+
+// TestExact holds that the comparison with the kernel's maps finds what the
+// packets may not.
+func TestExact(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		n := newNode(t)
+		r := oracle.NewRandom(4)
+		s := r.State()
+		n.newChain(fault{}).become(s)
+		n.must(exact(s, n.set.Maps))
+		for name, key := range map[string]any{
+			"backends": uint32(1 << 11),
+			"services": uint32(1 << 11),
+		} {
+			m := n.set.Maps[name]
+			value := make([]byte, m.ValueSize())
+			for i := range value {
+				value[i] = 1
+			}
+			n.must(m.Put(key, value))
+			if exact(s, n.set.Maps) == nil {
+				t.Errorf("an entry of %s that is nobody's was not found", name)
+			}
+			n.must(m.Put(key, make([]byte, m.ValueSize())))
+		}
+		for key := range mustRead(t, n).frontends {
+			n.must(n.set.Maps["frontends"].Delete(key))
+			if exact(s, n.set.Maps) == nil {
+				t.Errorf("a frontend that is missing was not found")
+			}
+			break
+		}
+	})
+}
+
+func mustRead(t *testing.T, n *node) *kernelMaps {
+	t.Helper()
+	k, err := readMaps(n.set.Maps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }

@@ -52,7 +52,7 @@ func (n *node) follow(seed uint64, f fault) error {
 		}
 		c.become(state)
 		if f.name == "" {
-			if err := differences(state, n.services.Frontends()); err != nil {
+			if err := exact(state, n.set.Maps); err != nil {
 				return fmt.Errorf("seed %d, state %d: maps:\n%w", seed, i, err)
 			}
 		}
