@@ -30,6 +30,7 @@ type agent struct {
 	mu       sync.Mutex
 	occupied map[string]bool
 	claims   []v1alpha1.AddressConflict
+	verified []v1alpha1.AddressVerification
 }
 
 func (c *cluster) node(name, address string) {
@@ -85,7 +86,7 @@ func (a *agent) run() (stop func()) {
 				last = probes
 				state := &v1alpha1.NodeNetworkState{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
 				state.Status.NICs = []v1alpha1.NICState{{Name: "eth1", Role: "external", Carrier: true, Addresses: []string{"192.0.2.10/28", "fe80::1/64"}}}
-				state.Status.Probes, state.Status.Conflicts = probes, slices.Clone(a.claims)
+				state.Status.Probes, state.Status.Conflicts, state.Status.Verified = probes, slices.Clone(a.claims), a.verified
 				a.c.put(state)
 			}
 			a.mu.Unlock()
@@ -179,17 +180,21 @@ func TestClaims(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		a.set(func() {
 			a.claims = []v1alpha1.AddressConflict{{Address: "192.0.2.1", MAC: "02:00:00:00:00:09", Since: metav1.Now()}}
+			a.verified = []v1alpha1.AddressVerification{{Address: "192.0.2.1", Node: "n2", Message: "nobody answers"}}
 		})
 		time.Sleep(2 * time.Second)
 		condition := c.condition("web", conditionConflict)
 		if c.addrs("web") != "192.0.2.1" || condition.Status != metav1.ConditionTrue || len(c.pool().Conflicts) != 1 {
 			t.Errorf("want the conflict told and the address kept, got %q, %+v, %+v", c.addrs("web"), condition, c.pool())
 		}
-		a.set(func() { a.claims = []v1alpha1.AddressConflict{} })
+		if condition := c.condition("web", conditionUnreachable); condition.Message != "node n1 can't reach 192.0.2.1 over the wire: nobody answers" {
+			t.Errorf("want what a node found over the wire told, got %+v", condition)
+		}
+		a.set(func() { a.claims, a.verified = nil, nil })
 		a.c.put(lb("other")) // has the agent report
 		time.Sleep(10 * time.Second)
-		if condition := c.condition("web", conditionConflict); condition.Status == metav1.ConditionTrue || len(c.pool().Conflicts) != 0 {
-			t.Errorf("want it over, got %+v, %+v", condition, c.pool())
+		if conditions := c.service("web").Status.Conditions; len(conditions) != 1 || len(c.pool().Conflicts) != 0 {
+			t.Errorf("want it over, got %+v, %+v", conditions, c.pool())
 		}
 	})
 }

@@ -25,11 +25,12 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/source"
 )
 
-// The conditions of a Service that tell how it fared, and that another machine
-// claims what it has.
+// The conditions of a Service that tell how it fared, that another machine
+// claims what it has, and that a node can't reach it over the wire.
 const (
-	conditionAddress  = v1alpha1.Group + "/Address"
-	conditionConflict = v1alpha1.Group + "/AddressConflict"
+	conditionAddress     = v1alpha1.Group + "/Address"
+	conditionConflict    = v1alpha1.Group + "/AddressConflict"
+	conditionUnreachable = v1alpha1.Group + "/AddressUnreachable"
 )
 
 // maxConflicts is how many conflicts a pool's status has.
@@ -92,17 +93,28 @@ func (s *statusWriter) conditions(svc *corev1.Service, as loadbalancer.Assignmen
 	if meta.SetStatusCondition(list, condition) && condition.Message != "" {
 		s.tell(svc, condition, corev1.EventTypeWarning)
 	}
-	var claims []string
+	var claims, failures []string
 	for _, c := range s.net.Claims() {
 		if slices.Contains(as.Addrs, c.Addr) {
 			claims = append(claims, fmt.Sprintf("another machine on the network claims %s (%s)", c.Addr, c))
 		}
 	}
-	if len(claims) == 0 {
-		meta.RemoveStatusCondition(list, conditionConflict)
+	for _, f := range s.net.Failures() {
+		if slices.Contains(as.Addrs, f.Addr) {
+			failures = append(failures, fmt.Sprintf("node %s can't reach %s over the wire: %s", f.By, f.Addr, f.Message))
+		}
+	}
+	s.while(svc, list, conditionConflict, "AddressConflict", claims)
+	s.while(svc, list, conditionUnreachable, "AddressUnreachable", failures)
+}
+
+// while keeps a condition while there are texts for it.
+func (s *statusWriter) while(svc *corev1.Service, list *[]metav1.Condition, kind, reason string, texts []string) {
+	if len(texts) == 0 {
+		meta.RemoveStatusCondition(list, kind)
 		return
 	}
-	condition = metav1.Condition{Type: conditionConflict, Status: metav1.ConditionTrue, Reason: "AddressConflict", Message: strings.Join(claims, "; ")}
+	condition := metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: reason, Message: strings.Join(texts, "; ")}
 	if meta.SetStatusCondition(list, condition) {
 		s.tell(svc, condition, corev1.EventTypeWarning)
 	}
@@ -152,6 +164,7 @@ func (s *statusWriter) clear(ctx context.Context, svc *corev1.Service, addr neti
 	})
 	meta.RemoveStatusCondition(&want.Status.Conditions, conditionAddress)
 	meta.RemoveStatusCondition(&want.Status.Conditions, conditionConflict)
+	meta.RemoveStatusCondition(&want.Status.Conditions, conditionUnreachable)
 	return s.update(ctx, source.KindService, svc.Status, want.Status, want)
 }
 

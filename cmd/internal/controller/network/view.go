@@ -27,6 +27,7 @@ type View struct {
 	nics     []netip.Prefix // of all NICs
 	results  map[netip.Addr][]result
 	claims   []Claim
+	unseen   []Failure
 }
 
 // result is how a node's search for an address ended.
@@ -41,6 +42,13 @@ type Claim struct {
 	MAC   string
 	Node  string // that noticed it
 	Since time.Time
+}
+
+// Failure is an address that a node couldn't reach over the wire.
+type Failure struct {
+	Addr    netip.Addr
+	By      string // the node that tried
+	Message string
 }
 
 // String says who claims it, and who noticed.
@@ -62,6 +70,7 @@ func Read(store *source.Store) View {
 		v.add(state)
 	}
 	slices.SortFunc(v.claims, func(a, b Claim) int { return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Node, b.Node)) })
+	slices.SortFunc(v.unseen, func(a, b Failure) int { return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.By, b.By)) })
 	return v
 }
 
@@ -86,6 +95,11 @@ func (v *View) add(state *v1alpha1.NodeNetworkState) {
 	for _, c := range state.Status.Conflicts {
 		if addr, err := netip.ParseAddr(c.Address); err == nil {
 			v.claims = append(v.claims, Claim{addr, c.MAC, state.Name, c.Since.Time})
+		}
+	}
+	for _, a := range state.Status.Verified {
+		if addr, err := netip.ParseAddr(a.Address); err == nil && !a.Reachable {
+			v.unseen = append(v.unseen, Failure{addr, state.Name, a.Message})
 		}
 	}
 }
@@ -123,6 +137,9 @@ func (v View) Taken() []netip.Addr {
 
 // Claims returns the addresses of ours that others claim, sorted.
 func (v View) Claims() []Claim { return v.claims }
+
+// Failures returns the addresses that nodes couldn't reach, sorted.
+func (v View) Failures() []Failure { return v.unseen }
 
 // find returns what the nodes found in the search for an address that began at
 // that time; nil if none has found anything. One that saw a machine counts more
