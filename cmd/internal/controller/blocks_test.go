@@ -3,6 +3,7 @@
 package controller
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -27,6 +28,7 @@ func (c *cluster) blocksOf(node string) string {
 			list = append(list, spec.CIDR)
 		}
 	}
+	slices.Sort(list)
 	return strings.Join(list, " ")
 }
 
