@@ -57,7 +57,7 @@ type Options struct {
 // Searches is the part. Make one with New.
 type Searches struct {
 	Options
-	prober  *probe.Prober
+	probe   func(context.Context, probe.Target) (probe.Verdict, error)
 	watcher *probe.Watcher
 	kick    chan struct{} // something is in the queue
 
@@ -87,7 +87,7 @@ type task struct {
 // New returns searches of which none is on. Wake may be set until Run.
 func New(o Options) *Searches {
 	s := &Searches{Options: o, kick: make(chan struct{}, 1), tasks: map[netip.Addr]*task{}, ours: map[[6]byte]bool{}}
-	s.prober = probe.New(s.isOurs)
+	s.probe = probe.New(s.isOurs).Probe
 	s.watcher = probe.NewWatcher(s.isOurs, s.claimed, o.Log)
 	return s
 }
@@ -155,7 +155,7 @@ func (s *Searches) follow(ctx context.Context, t *task) {
 		return
 	}
 	for {
-		v, err := s.prober.Probe(ctx, s.target(t))
+		v, err := s.probe(ctx, s.target(t))
 		if ctx.Err() != nil {
 			return
 		}

@@ -4,18 +4,22 @@ package search
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/patchbay-net/patchbay/pkg/announce"
+	"github.com/patchbay-net/patchbay/pkg/announce/probe"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/netdev"
 	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
@@ -126,6 +130,67 @@ func TestWhoSearches(t *testing.T) {
 	if _ = s.sync(t.Context(), w.objects("a", on)); len(s.tasks) > 0 {
 		t.Errorf("want no search on another network, got %v", s.tasks)
 	}
+}
+
+// TestAgain: an address that is in use is looked at each minute, and reported
+// free when it is; a search that fails is made again soon; one that nobody
+// wants any more ends.
+func TestAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a")
+		on := eth(7, [6]byte{2, 0, 0, 0, 0, 10}, "192.0.2.1/24")
+		s := New(Options{Wake: func() {}, Log: slog.New(slog.DiscardHandler)})
+		s.Held = func() []announce.Claim { return nil }
+		var looks []time.Duration
+		begun := time.Now()
+		s.probe = func(_ context.Context, target probe.Target) (probe.Verdict, error) {
+			looks = append(looks, time.Since(begun))
+			switch n := len(looks); {
+			case n == 1:
+				return probe.Verdict{}, errors.New("network is down")
+			case n < 5:
+				if target.Again != (n > 2) {
+					t.Errorf("look %d: want it said that it was in use before, got %v", n, target.Again)
+				}
+				return probe.Verdict{Conflict: true, MAC: [6]byte{2, 0, 0, 0, 0, 9}}, nil
+			}
+			return probe.Verdict{}, nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- s.Run(ctx) }()
+		look := func(after time.Duration, want v1alpha1.ProbeResult) {
+			t.Helper()
+			time.Sleep(after)
+			if err := s.sync(ctx, w.objects("a", on)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if got, _ := result(s, "192.0.2.9"); got.Result != want {
+				t.Errorf("%s after the beginning: want %q, got %+v", time.Since(begun), want, got)
+			}
+		}
+		w.allocation("192.0.2.9", v1alpha1.AllocationReserved)
+		look(0, "")
+		look(3*time.Second, v1alpha1.ProbeConflict)
+		w.allocation("192.0.2.9", v1alpha1.AllocationConflicted)
+		look(time.Second, v1alpha1.ProbeConflict)
+		look(2*time.Minute, v1alpha1.ProbeConflict)
+		look(time.Minute, v1alpha1.ProbeFree)
+		if want := []time.Duration{0, 2 * time.Second, 62 * time.Second, 122 * time.Second, 182 * time.Second}; !slices.Equal(looks, want) {
+			t.Errorf("want looks at %v, got %v", want, looks)
+		}
+		w.remove("192.0.2.9")
+		look(time.Second, "")
+		time.Sleep(time.Hour)
+		if len(looks) != 5 || len(s.tasks) != 0 {
+			t.Errorf("want no more looks, got %v, %v", looks, s.tasks)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestSearches has a part search on a real network: what is free is found so
