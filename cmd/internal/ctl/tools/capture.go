@@ -83,18 +83,15 @@ func (t *tools) runCapture(ctx context.Context, client agentapi.Client, flags ca
 			fmt.Fprintf(t.Stderr(), "without dropped packets: %v\n", err)
 		}
 	}
-	var out io.Writer = t.Stdout()
+	var out io.WriteCloser = nopCloser{t.Stdout()}
 	if flags.file != "-" {
-		file, err := os.OpenFile(flags.file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-		if err != nil {
+		if out, err = os.OpenFile(flags.file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, file.Close()) }()
-		out = file
 	}
 	summary, err := capture.Run(ctx, o, out)
 	fmt.Fprintf(t.Stderr(), "%d packets, %d of them dropped ones, %d bytes; %d missed\n", summary.Packets, summary.Dropped, summary.Bytes, summary.Missed)
-	return err
+	return errors.Join(err, out.Close())
 }
 
 // captureDevices finds the devices that are meant: all that the agent has

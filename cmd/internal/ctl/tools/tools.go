@@ -40,7 +40,7 @@ type tools struct {
 // Commands returns the tools' commands for a program of that name.
 func Commands(shell Shell, program string) []*cobra.Command {
 	t := &tools{shell, program}
-	return []*cobra.Command{t.trace(), t.capture(), t.doctor()}
+	return []*cobra.Command{t.trace(), t.capture(), t.doctor(), t.bundle()}
 }
 
 // examples are a command's.
