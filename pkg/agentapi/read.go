@@ -107,6 +107,13 @@ type NIC struct {
 	Addrs   []netip.Prefix `json:"addrs"`
 	Carrier bool           `json:"carrier"`
 	Problem string         `json:"problem,omitempty"`
+	// AltNames are the other names that it goes by.
+	AltNames []string `json:"altNames,omitempty"`
+	// Dynamic are the families, IPv4 and IPv6, with an address that came by DHCP
+	// or router advertisement.
+	Dynamic []string `json:"dynamic,omitempty"`
+	// Programs hang on it, as "ingress name", in the order that packets meet them.
+	Programs []string `json:"programs"`
 }
 
 // Drop counts the packets dropped for one reason since the maps were made.

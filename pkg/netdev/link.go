@@ -41,6 +41,17 @@ func (d Dynamic) Of(addr netip.Addr) bool {
 	return d.IPv6
 }
 
+// Families names those that it tells of, as the objects do.
+func (d Dynamic) Families() (names []string) {
+	if d.IPv4 {
+		names = append(names, "IPv4")
+	}
+	if d.IPv6 {
+		names = append(names, "IPv6")
+	}
+	return names
+}
+
 // Named tells whether the link goes by that name.
 func (l Link) Named(name string) bool { return l.Name == name || slices.Contains(l.AltNames, name) }
 

@@ -49,7 +49,8 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 		return err
 	}
 	sender := announce.NewSender(log)
-	routes := nodeRoutes(cfg, writer)
+	routes, nics := nodeRoutes(cfg, writer), &nicView{}
+	tests := newSelfTester(cfg.NodeName, filepath.Join(cfg.Paths.Run, "offloads.json"), log)
 	leases := store.New(cfg.Paths.Leases(), store.Options{InUse: podlink.Addrs, Damaged: func(err error) { log.Warn("leases", "err", err) }})
 	pods := podLeasing(cfg, leases, log)
 	searches := search.New(search.Options{Log: log})
@@ -59,10 +60,13 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 		Parts: []parts.Part{
 			pods.Part(),
 			routes.Part(),
+			nics.Part(),
+			tests.Part(),
 			searches.Part(),
 		},
 	})
 	pods.Wake = func() { r.Wake(leasing.PartName) }
+	tests.problem = r.Problem
 	routes.Wake, routes.Note = func() { r.Wake(noderoutes.PartName) }, func(err error) { r.Problem("agent/custom routes", err) }
 	counters := metrics.New(r)
 	searches.Wake, searches.Conflict = func() { r.Wake(search.PartName) }, counters.Conflict
@@ -82,6 +86,7 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	}
 	handler := r.Handler()
 	routes.Serve(handler)
+	nics.Serve(handler, r.NICs)
 	servePackets(handler, r, dp, cfg)
 	pods.Handle(handler)
 	group, ctx := errgroup.WithContext(ctx)
@@ -100,6 +105,7 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 			return watch.Run(ctx, r.Changed)
 		},
 		"routes":   func() error { return routes.Run(ctx) },
+		"selftest": func() error { return tests.Run(ctx) },
 		"searches": func() error { return searches.Run(ctx) },
 		"leases":   func() error { return pods.Run(ctx) },
 		"pods":     func() error { return src.Run(ctx, leasing.Kinds(), pods.Apply) },

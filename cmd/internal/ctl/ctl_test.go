@@ -148,9 +148,9 @@ ADDRESSES    STATE     NAMESPACE   POD     POOL   AGE
 10.244.0.4   cooling   -           -       -      30s
 `},
 		{"nics", `
-NAME   ROLE       CARRIER   ADDRESSES       MTU    PROBLEM
-eth0   internal   yes       172.18.0.2/24   1500   -
-eth1   external   no        -               1500   -
+NAME   ROLE       CARRIER   ADDRESSES       MTU    REASON                      PROBLEM
+eth0   internal   yes       172.18.0.2/24   1500   has the node's InternalIP   -
+eth1   external   no        -               1500   -                           -
 `},
 		{"drops", `
 REASON     PACKETS   BYTES

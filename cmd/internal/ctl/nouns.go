@@ -143,7 +143,7 @@ func (c *cli) nics(program string) *cobra.Command {
 	return noun[agentapi.NIC]{
 		use: "nics", what: "NIC", aliases: []string{"nic"},
 		short:    "List the NICs of this node and their roles",
-		long:     "List the NICs of this node with their roles, and why each has the role it has.\nNIC is an interface's name, or an address.",
+		long:     "List the NICs of this node with their roles, why each has the role it has,\nwhich of its addresses are dynamic, and the programs on it. NIC is a name\nor an address.",
 		examples: []string{"nics", "nics eth1 -o wide"},
 		fetch:    agentapi.Client.NICs,
 		columns: []column[agentapi.NIC]{
@@ -151,10 +151,12 @@ func (c *cli) nics(program string) *cobra.Command {
 			{"ROLE", false, func(n agentapi.NIC) string { return n.Role }},
 			{"CARRIER", false, func(n agentapi.NIC) string { return yes(n.Carrier) }},
 			{"ADDRESSES", false, func(n agentapi.NIC) string { return list(n.Addrs) }},
+			{"DYNAMIC", true, func(n agentapi.NIC) string { return strings.Join(n.Dynamic, ",") }},
 			{"MTU", false, func(n agentapi.NIC) string { return strconv.Itoa(n.MTU) }},
 			{"MAC", true, func(n agentapi.NIC) string { return n.MAC }},
 			{"INDEX", true, func(n agentapi.NIC) string { return strconv.Itoa(n.Index) }},
-			{"REASON", true, func(n agentapi.NIC) string { return n.Reason }},
+			{"REASON", false, func(n agentapi.NIC) string { return n.Reason }},
+			{"PROGRAMS", true, func(n agentapi.NIC) string { return strings.Join(n.Programs, ",") }},
 			{"PROBLEM", false, func(n agentapi.NIC) string { return n.Problem }},
 		},
 		named: func(n agentapi.NIC, name string) bool {

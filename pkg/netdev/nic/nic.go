@@ -79,6 +79,10 @@ func Assign(links []netdev.Link, rules []Rule, hints Hints) ([]NIC, []error) {
 			used[i] = true
 			n.Role, n.Reason = rules[i].Role, "configured by "+rules[i].by()
 			n.Warning = collision(n, hints)
+			if n.Role != Ignored && l.MAC == [6]byte{} {
+				n.Role = Ignored
+				n.Warning = fmt.Sprintf("it can't be %s: it %s", rules[i].Role, noMAC)
+			}
 		} else {
 			n.Role, n.Reason = propose(l, hints)
 			if n.Role == Internal|External {
@@ -141,6 +145,10 @@ func propose(l netdev.Link, hints Hints) (Role, string) {
 	return role, strings.Join(reasons, "; ")
 }
 
+// noMAC is why a modem or a point-to-point device has no role. Packets leave by
+// it all the same, with its address, where routes say so: that is the kernel's.
+const noMAC = "has no MAC address: nothing can be announced or balanced on it"
+
 // unfit says why an interface can't be proposed as a NIC.
 func unfit(l netdev.Link) string {
 	switch l.Kind {
@@ -148,6 +156,8 @@ func unfit(l netdev.Link) string {
 		return "is a " + l.Kind + " device"
 	}
 	switch {
+	case l.MAC == [6]byte{}:
+		return noMAC
 	case l.Master != 0:
 		return "is a port of another interface"
 	case len(l.Addrs) == 0:

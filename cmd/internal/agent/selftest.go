@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/patchbay-net/patchbay/pkg/netdev"
+	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
+	"github.com/patchbay-net/patchbay/pkg/netdev/selftest"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
+	"github.com/patchbay-net/patchbay/pkg/source"
+	"github.com/patchbay-net/patchbay/pkg/source/durable"
+)
+
+const (
+	testSettle = 3 * time.Second  // after a change, for the nodes to come to rest
+	testEvery  = 10 * time.Minute // without one
+)
+
+// selfTester tests the ways to the other nodes: netdev/selftest says how.
+type selfTester struct {
+	node string
+	path string // remembers, until the next boot, which offloads were switched off
+	log  *slog.Logger
+	// problem is told what is wrong with an object, or with nil that it is well.
+	problem func(object string, err error)
+
+	mu    sync.Mutex
+	ways  []selftest.Way
+	known map[netip.Addr]bool
+	wake  chan struct{}
+}
+
+func newSelfTester(node, path string, log *slog.Logger) *selfTester {
+	return &selfTester{node: node, path: path, log: log, wake: make(chan struct{}, 1)}
+}
+
+// Part follows nodes and NICs.
+func (s *selfTester) Part() parts.Part {
+	return parts.Part{Name: "selftest", Kinds: []source.Kind{source.KindNode}, Sync: s.sync}
+}
+
+func (s *selfTester) sync(_ context.Context, v parts.Objects) error {
+	ways, known := waysTo(v)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known = known
+	if slices.Equal(ways, s.ways) {
+		return nil
+	}
+	s.ways = ways
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// waysTo are the ways to the other nodes that lead over a network of ours, and
+// the addresses of all nodes.
+func waysTo(v parts.Objects) (ways []selftest.Way, known map[netip.Addr]bool) {
+	known = map[netip.Addr]bool{}
+	for _, o := range source.List[*corev1.Node](v.Store, source.KindNode) {
+		for _, a := range o.Status.Addresses {
+			to, err := netip.ParseAddr(a.Address)
+			if err != nil || a.Type != corev1.NodeInternalIP {
+				continue
+			}
+			known[to] = true
+			if o.Name == v.Node {
+				continue
+			}
+			for _, n := range v.NICs {
+				if from, ok := addrTowards(n.Link, to); ok && n.Role != nic.Ignored && n.Carrier {
+					ways = append(ways, selftest.Way{NIC: n.Name, MTU: n.MTU, From: from, To: to, Node: o.Name})
+				}
+			}
+		}
+	}
+	return ways, known
+}
+
+// addrTowards returns a link's address on the subnet of another.
+func addrTowards(l netdev.Link, to netip.Addr) (netip.Addr, bool) {
+	for _, p := range l.Addrs {
+		if p.Contains(to) && !p.IsSingleIP() {
+			return p.Addr(), true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// isKnown tells whether an address is a node's.
+func (s *selfTester) isKnown(a netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.known[a]
+}
+
+// Run answers other nodes and tests until ctx ends.
+func (s *selfTester) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return selftest.Serve(ctx, s.isKnown) })
+	group.Go(func() error { return s.loop(ctx) })
+	return group.Wait()
+}
+
+func (s *selfTester) loop(ctx context.Context) error {
+	s.recall()
+	due := time.NewTimer(testEvery)
+	defer due.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.wake:
+			due.Reset(testSettle)
+		case <-due.C:
+			s.test(ctx)
+			due.Reset(testEvery)
+		}
+	}
+}
+
+// test goes all ways once.
+func (s *selfTester) test(ctx context.Context) {
+	s.mu.Lock()
+	ways := slices.Clone(s.ways)
+	s.mu.Unlock()
+	for _, w := range ways {
+		o := selftest.Run(ctx, w)
+		if ctx.Err() != nil {
+			return
+		}
+		s.log.Debug("self-test", "nic", w.NIC, "node", w.Node, "to", w.To, "verdict", o.Verdict, "err", o.Err)
+		if o.SwitchedOff {
+			s.log.Warn("checksum offload switched off", "nic", w.NIC, "err", o.Err)
+			s.remember(w.NIC, o.Err)
+			continue
+		}
+		s.problem(fmt.Sprintf("nic/%s to %s", w.NIC, w.To), o.Err)
+	}
+}
+
+// remember keeps for the next agents why an offload is off.
+func (s *selfTester) remember(name string, why error) {
+	off := s.switchedOff()
+	off[name] = why.Error()
+	s.problem("nic/"+name+" offload", why)
+	err := durable.Replace(s.path, func(w io.Writer) error { return json.NewEncoder(w).Encode(off) })
+	s.problem("agent/self-test", err)
+}
+
+// recall says again what earlier agents switched off.
+func (s *selfTester) recall() {
+	for name, why := range s.switchedOff() {
+		if on, err := selftest.ChecksumOffload(name); err == nil && !on {
+			s.problem("nic/"+name+" offload", errors.New(why))
+		}
+	}
+}
+
+// switchedOff is what has been switched off since the boot.
+func (s *selfTester) switchedOff() map[string]string {
+	off := map[string]string{}
+	if text, err := os.ReadFile(s.path); err == nil {
+		_ = json.Unmarshal(text, &off) // what can't be read is found again
+	}
+	return off
+}
