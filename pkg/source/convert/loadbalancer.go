@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,14 +79,11 @@ func families(spec *corev1.ServiceSpec) (is4, is6 bool) {
 	return is4 || !is6, is6
 }
 
-// requestedAddrs returns the addresses that a Service asks for by annotation,
-// else by spec.loadBalancerIP.
+// requestedAddrs returns the addresses that a Service asks for: by annotation,
+// and of a family that this doesn't name by spec.loadBalancerIP.
 func requestedAddrs(obj *corev1.Service) ([]netip.Addr, error) {
-	field, list := "annotation "+v1alpha1.AnnotationAddresses, splitList(obj.Annotations[v1alpha1.AnnotationAddresses])
-	if len(list) == 0 && obj.Spec.LoadBalancerIP != "" {
-		field, list = "spec.loadBalancerIP", []string{obj.Spec.LoadBalancerIP}
-	}
-	addrs, err := parseAddrs(field, list)
+	const field = "annotation " + v1alpha1.AnnotationAddresses
+	addrs, err := parseAddrs(field, splitList(obj.Annotations[v1alpha1.AnnotationAddresses]))
 	if err != nil {
 		return nil, err
 	}
@@ -95,6 +93,16 @@ func requestedAddrs(obj *corev1.Service) ([]netip.Addr, error) {
 				return nil, fmt.Errorf("%s: %s and %s are of one family", field, other, addr)
 			}
 		}
+	}
+	if obj.Spec.LoadBalancerIP == "" {
+		return addrs, nil
+	}
+	addr, err := parseAddr(obj.Spec.LoadBalancerIP)
+	if err != nil {
+		return nil, fmt.Errorf("spec.loadBalancerIP: %w", err)
+	}
+	if !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Is4() == addr.Is4() }) {
+		addrs = append(addrs, addr)
 	}
 	return addrs, nil
 }

@@ -4,6 +4,7 @@ package convert
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -157,6 +158,7 @@ func TestLoadBalancerPieces(t *testing.T) {
 		{"no family named", `{}`, "", true, false, "", ""},
 		{"spec.loadBalancerIP", `{loadBalancerIP: 192.0.2.9}`, "", true, false, "192.0.2.9", ""},
 		{"the annotation before it", `{loadBalancerIP: 192.0.2.9}`, "192.0.2.5", true, false, "192.0.2.5", ""},
+		{"each of a family", `{loadBalancerIP: 192.0.2.9, ipFamilies: [IPv4, IPv6]}`, "fd00::5", true, true, "fd00::5 192.0.2.9", ""},
 		{"nonsense", `{}`, "somewhere", true, false, "", `patchbay.net/addresses: "somewhere"`},
 		{"nonsense in spec", `{loadBalancerIP: x}`, "", true, false, "", `spec.loadBalancerIP: "x"`},
 		{"two of one family", `{}`, "192.0.2.5,192.0.2.6", true, false, "", "192.0.2.5 and 192.0.2.6 are of one family"},
@@ -173,10 +175,7 @@ func TestLoadBalancerPieces(t *testing.T) {
 			} else {
 				checkErr(t, got.Err)
 			}
-			var requested string
-			for _, a := range got.Requested {
-				requested += a.String()
-			}
+			requested := strings.Trim(fmt.Sprint(got.Requested), "[]")
 			if got.IPv4 != tt.is4 || got.IPv6 != tt.is6 || requested != tt.requested {
 				t.Errorf("want families %v %v, requested %q, got %v %v %q", tt.is4, tt.is6, tt.requested, got.IPv4, got.IPv6, requested)
 			}
