@@ -34,18 +34,20 @@ func raise(t *testing.T, nodes int) *Lab {
 
 // try runs the faults of these names, each on another node than the one before.
 func try(t *testing.T, nodes int, names ...string) {
-	netlab.Isolate(t, func(t *testing.T) {
-		l := raise(t, nodes)
-		at := 0
-		for _, f := range Faults() {
-			for _, name := range names {
-				if f.Name == name {
-					check(t, l.Try(f, at%nodes, false))
-					at++
-				}
+	netlab.Isolate(t, func(t *testing.T) { run(t, raise(t, nodes), names...) })
+}
+
+func run(t *testing.T, l *Lab, names ...string) {
+	t.Helper()
+	at := 0
+	for _, f := range Faults() {
+		for _, name := range names {
+			if f.Name == name {
+				check(t, l.Try(f, at%len(l.machines), false))
+				at++
 			}
 		}
-	})
+	}
 }
 
 // check reports a trial.
@@ -74,6 +76,13 @@ func TestFault(t *testing.T) {
 	try(t, nodes, names...)
 }
 
-func TestTwoNodes(t *testing.T) { try(t, 2, "agent gone for good", "cut off on all NICs") }
+func TestTwoNodes(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		l := raise(t, 2)
+		run(t, l, "agent gone for good", "cut off on all NICs")
+		explained(t, l)
+		strangerSeen(t, l)
+	})
+}
 
 func TestOneNode(t *testing.T) { try(t, 1, "agent restarted again and again", "agent gone for good") }

@@ -126,7 +126,9 @@ func (d *addressDesk) look(ctx context.Context, node string, r agentapi.WhyReque
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	if node == d.cfg.NodeName {
-		return d.verifier.Look(ctx, r.Addr, r.Port)
+		result := d.verifier.Look(ctx, r.Addr, r.Port)
+		d.verifier.Doubt(result)
+		return result
 	}
 	target := verify.Target{Addr: r.Addr}
 	if r.Port != 0 {

@@ -262,6 +262,7 @@ func (v *Verifier) Answer(body []byte) []byte {
 		}
 		result = v.Look(ctx, target.Addr, port)
 	}
+	v.Doubt(result)
 	answer, _ := json.Marshal(result) // can be encoded
 	return answer
 }
@@ -271,6 +272,15 @@ func (v *Verifier) Objects() parts.Objects {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.objects
+}
+
+// Doubt has an address verified soon, if what was seen of it isn't well.
+func (v *Verifier) Doubt(r Result) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if c := v.cases[r.Addr]; c != nil && r.Problem != "" {
+		c.due = time.Now()
+	}
 }
 
 // Results are what came of looking last, by address.
