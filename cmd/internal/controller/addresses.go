@@ -75,7 +75,8 @@ func (a *addresses) reconcile(ctx context.Context, wall time.Time) (again bool, 
 	if a.counted != nil {
 		result.Usage = append(result.Usage, a.counted()...)
 	}
-	errUsage := a.status.pools(ctx, result.Usage, errPools, a.conflicts(known))
+	conflicts := a.conflicts(known)
+	errUsage := errors.Join(a.status.pools(ctx, result.Usage, errPools, conflicts), a.status.allocations(ctx, conflicts))
 	a.meter.planned(result, a.status.net.Claims())
 	waiting := slices.ContainsFunc(result.Assignments, func(as loadbalancer.Assignment) bool {
 		return errors.Is(as.Reason, loadbalancer.ErrInUse) || errors.Is(as.Reason, loadbalancer.ErrExhausted) || errors.Is(as.Reason, loadbalancer.ErrSearching)

@@ -108,7 +108,11 @@ func (c *cluster) Apply(_ context.Context, obj source.Object) (err error) {
 			return
 		}
 		c.log = append(c.log, "apply "+obj.GetName())
-		c.objects[kindOf(obj)][source.KeyOf(obj)] = obj.DeepCopyObject().(source.Object)
+		next := obj.DeepCopyObject().(source.Object)
+		if old, ok := c.objects[kindOf(obj)][source.KeyOf(obj)].(*v1alpha1.IPAllocation); ok {
+			next.(*v1alpha1.IPAllocation).Status = old.Status
+		}
+		c.objects[kindOf(obj)][source.KeyOf(obj)] = next
 	})
 	return err
 }
@@ -131,6 +135,8 @@ func (c *cluster) UpdateStatus(_ context.Context, obj source.Object) (err error)
 			next.(*corev1.Service).Status = *o.Status.DeepCopy()
 		case *v1alpha1.IPPool:
 			next.(*v1alpha1.IPPool).Status = *o.Status.DeepCopy()
+		case *v1alpha1.IPAllocation:
+			next.(*v1alpha1.IPAllocation).Status = *o.Status.DeepCopy()
 		}
 		c.objects[kindOf(obj)][source.KeyOf(obj)] = next
 	})

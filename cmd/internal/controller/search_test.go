@@ -4,8 +4,11 @@ package controller
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,6 +21,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/patchbay-net/patchbay/cmd/internal/controller/network"
+	"github.com/patchbay-net/patchbay/ipam/loadbalancer"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/source"
 )
@@ -86,6 +91,7 @@ func (a *agent) run() (stop func()) {
 				last = probes
 				state := &v1alpha1.NodeNetworkState{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
 				state.Status.NICs = []v1alpha1.NICState{{Name: "eth1", Role: "external", Carrier: true, Addresses: []string{"192.0.2.10/28", "fe80::1/64"}}}
+				state.Status.Announcements = []v1alpha1.AnnouncementState{{Address: "192.0.2.2", Interfaces: []string{"eth1"}}}
 				state.Status.Probes, state.Status.Conflicts, state.Status.Verified = probes, slices.Clone(a.claims), a.verified
 				a.c.put(state)
 			}
@@ -150,9 +156,16 @@ func TestSearchBeforeUse(t *testing.T) {
 		if c.addrs("fixed") != "" || why.Reason != "AddressConflict" || !strings.Contains(why.Message, "02:00:00:00:00:09, seen by node n1") {
 			t.Errorf("want the requested one to wait and why, got %q, %+v", c.addrs("fixed"), why)
 		}
+		record := c.snapshot()[source.KindIPAllocation][source.Key{Name: "192.0.2.7"}].(*v1alpha1.IPAllocation)
+		if record.Spec.State != v1alpha1.AllocationConflicted || record.Status.Conflict == nil || record.Status.Conflict.Node != "n1" {
+			t.Errorf("want the conflict in its record, got %+v, %+v", record.Spec, record.Status)
+		}
 		st := c.pool()
 		if st.Conflicted != 2 || len(st.Conflicts) != 2 || st.Conflicts[0].MAC != "02:00:00:00:00:09" || st.Conflicts[0].Node != "n1" || !meta.IsStatusConditionTrue(st.Conditions, "Conflicted") {
 			t.Errorf("want both conflicts in the pool's status, got %+v", st)
+		}
+		if record = c.snapshot()[source.KindIPAllocation][source.Key{Name: "192.0.2.2"}].(*v1alpha1.IPAllocation); record.Status.Announcer != "n1" {
+			t.Errorf("want who announces it in its record, got %+v", record.Status)
 		}
 		a.set(func() { clear(a.occupied) })
 		time.Sleep(30 * time.Second)
@@ -348,4 +361,40 @@ func TestClockJumps(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestMetrics: the pools and what Services wait for can be scraped.
+func TestMetrics(t *testing.T) {
+	m := newMeter()
+	m.planned(loadbalancer.Result{
+		Usage:       []loadbalancer.Usage{{Pool: "external", Total: 14, Used: 3, Conflicted: 1, Strays: 2}},
+		Assignments: []loadbalancer.Assignment{{Reason: loadbalancer.ErrConflict}, {Reason: loadbalancer.ErrSearching}, {}},
+		Conflicts:   []loadbalancer.Conflict{{}},
+		Early:       1,
+	}, []network.Claim{{MAC: "x"}})
+	m.planned(loadbalancer.Result{Usage: []loadbalancer.Usage{{Pool: "external", Total: 14, Used: 3, Conflicted: 1, Strays: 2}},
+		Assignments: []loadbalancer.Assignment{{Reason: loadbalancer.ErrConflict}}}, []network.Claim{{MAC: "x"}})
+	server := httptest.NewServer(m.handler(http.NotFoundHandler()))
+	defer server.Close()
+	response, err := http.Get(server.URL + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`patchbay_pool_addresses{pool="external",state="free"} 11`, `patchbay_pool_addresses{pool="external",state="conflicted"} 1`,
+		`patchbay_pool_addresses{pool="external",state="stray"} 2`, `patchbay_services_waiting{reason="AddressConflict"} 1`,
+		`patchbay_address_conflicts_total{found="search"} 1`, `patchbay_address_conflicts_total{found="claim"} 1`, `patchbay_addresses_early_total 1`,
+	} {
+		if !strings.Contains(string(body), want+"\n") {
+			t.Errorf("want %s, got\n%s", want, body)
+		}
+	}
+	if strings.Contains(string(body), `reason="Searching"`) {
+		t.Error("want what is over gone")
+	}
 }

@@ -168,6 +168,29 @@ func (s *statusWriter) clear(ctx context.Context, svc *corev1.Service, addr neti
 	return s.update(ctx, source.KindService, svc.Status, want.Status, want)
 }
 
+// allocations writes who announces each address, and who else claims it.
+func (s *statusWriter) allocations(ctx context.Context, conflicts map[string][]v1alpha1.AddressConflict) error {
+	var errs []error
+	for _, obj := range source.List[*v1alpha1.IPAllocation](s.store, source.KindIPAllocation) {
+		addr, err := netip.ParseAddr(obj.Spec.Address)
+		if err != nil {
+			continue // said where the records are read
+		}
+		want := obj.DeepCopy()
+		want.Status = v1alpha1.IPAllocationStatus{}
+		if obj.Spec.State == v1alpha1.AllocationActive {
+			want.Status.Announcer = s.net.Announcer(addr)
+		}
+		for i, c := range conflicts[obj.Spec.Pool] {
+			if c.Address == obj.Spec.Address {
+				want.Status.Conflict = &conflicts[obj.Spec.Pool][i]
+			}
+		}
+		errs = append(errs, s.update(ctx, source.KindIPAllocation, obj.Status, want.Status, want))
+	}
+	return errors.Join(errs...)
+}
+
 // pools writes the counts of the pools that give addresses to Services, what is
 // wrong with the others, and of pools of any use which overlap.
 func (s *statusWriter) pools(ctx context.Context, usage []loadbalancer.Usage, bad map[string]error, conflicts map[string][]v1alpha1.AddressConflict) error {

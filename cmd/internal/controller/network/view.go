@@ -28,6 +28,7 @@ type View struct {
 	results  map[netip.Addr][]result
 	claims   []Claim
 	unseen   []Failure
+	holders  map[netip.Addr]string
 }
 
 // result is how a node's search for an address ended.
@@ -56,7 +57,7 @@ func (c Claim) String() string { return by(c.MAC, c.Node) }
 
 // Read returns what the store's reports say.
 func Read(store *source.Store) View {
-	v := View{results: map[netip.Addr][]result{}}
+	v := View{results: map[netip.Addr][]result{}, holders: map[netip.Addr]string{}}
 	for node := range source.All[*corev1.Node](store, source.KindNode) {
 		if _, ok := source.Get[*v1alpha1.NodeNetworkState](store, source.KindNodeNetworkState, source.Key{Name: node.Name}); !ok {
 			v.silent = true
@@ -95,6 +96,11 @@ func (v *View) add(state *v1alpha1.NodeNetworkState) {
 	for _, c := range state.Status.Conflicts {
 		if addr, err := netip.ParseAddr(c.Address); err == nil {
 			v.claims = append(v.claims, Claim{addr, c.MAC, state.Name, c.Since.Time})
+		}
+	}
+	for _, a := range state.Status.Announcements {
+		if addr, err := netip.ParseAddr(a.Address); err == nil {
+			v.holders[addr] = state.Name
 		}
 	}
 	for _, a := range state.Status.Verified {
@@ -137,6 +143,9 @@ func (v View) Taken() []netip.Addr {
 
 // Claims returns the addresses of ours that others claim, sorted.
 func (v View) Claims() []Claim { return v.claims }
+
+// Announcer returns the node that says that it announces an address, or "".
+func (v View) Announcer(addr netip.Addr) string { return v.holders[addr] }
 
 // Failures returns the addresses that nodes couldn't reach, sorted.
 func (v View) Failures() []Failure { return v.unseen }
