@@ -4,6 +4,7 @@ package controller
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -359,6 +360,58 @@ func TestClockJumps(t *testing.T) {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestSearchRestarts kills the controller after any write, again and again,
+// while an agent searches and other machines come and go. No address changes
+// that a Service has, none is given twice, and none is given that was found in
+// use when it was searched for.
+func TestSearchRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(3, 4))
+		c := newCluster()
+		c.put(pool("192.0.2.0/28"))
+		a := newAgent(c, "192.0.2.2", "192.0.2.5")
+		a.takes = time.Second
+		defer a.run()()
+		for _, name := range []string{"x", "y"} {
+			c.put(lb(name))
+		}
+		stop := begin(t, c, time.Now)
+		time.Sleep(20 * time.Second)
+		stop()
+		keep := map[string]string{"x": c.addrs("x"), "y": c.addrs("y")}
+		given := map[string]int{}
+		for round := range 300 {
+			c.change(func() { c.writes = r.IntN(10) - 1 })
+			stop := begin(t, c, time.Now)
+			for range r.IntN(4) {
+				name := fmt.Sprint("s", r.IntN(5))
+				switch {
+				case c.service(name) != nil && r.IntN(2) == 0:
+					c.remove(source.KindService, source.Key{Namespace: "default", Name: name})
+				case r.IntN(3) == 0:
+					c.put(lb(name, asking(fmt.Sprintf("192.0.2.%d", 1+r.IntN(14)))))
+				default:
+					c.put(lb(name))
+				}
+				time.Sleep(time.Duration(r.IntN(3000)) * time.Millisecond)
+			}
+			stop()
+			c.check(t)
+			for name, want := range keep {
+				if got := c.addrs(name); got != want || want == "" {
+					t.Fatalf("round %d: want %s to keep %q, got %q", round, name, want, got)
+				}
+			}
+			for i := range 5 {
+				given[c.addrs(fmt.Sprint("s", i))]++
+			}
+		}
+		if given["192.0.2.2"]+given["192.0.2.5"] > 0 || len(given) < 6 {
+			t.Errorf("want many given, but none that others have, got %v", given)
 		}
 	})
 }
