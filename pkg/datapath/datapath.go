@@ -72,7 +72,9 @@ type Datapath struct {
 	set     *load.Set
 	filters *attach.Filters
 	closed  atomic.Bool
-	lost    lostWatch
+
+	flowsUsed atomic.Int64
+	lost      lostWatch
 
 	settings map[string]any // as Open got them
 
@@ -184,11 +186,30 @@ func (d *Datapath) Run(ctx context.Context) error {
 			d.endSockets()
 		case <-ticker.C:
 			d.services.Rest()
-			if _, err := d.flows.Expire(); err != nil {
-				d.log.Error("expire flows", "err", err)
-			}
+			d.expireFlows()
 		}
 	}
+}
+
+// expireFlows expires flows, and says when their table fills up. Full, it takes no
+// more established flows in: they are served from the table of new ones, where a
+// flood may take an entry; then the flow's next packet makes it again, by its hash.
+func (d *Datapath) expireFlows() {
+	_, used, err := d.flows.Expire()
+	if err != nil {
+		d.log.Error("expire flows", "err", err)
+		return
+	}
+	size := int(d.flows.Map.MaxEntries())
+	if before := int(d.flowsUsed.Swap(int64(used))); used*10 >= size*8 && before*10 < size*8 {
+		d.log.Warn("the table of established flows is filling up", "entries", used, "size", size)
+	}
+}
+
+// Flows returns how many entries the table of established flows had when it was
+// last looked through, two for each flow, and how many it has room for.
+func (d *Datapath) Flows() (used, size int) {
+	return int(d.flowsUsed.Load()), int(d.flows.Map.MaxEntries())
 }
 
 // SetServices makes the datapath balance exactly these frontends. What can't

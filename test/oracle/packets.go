@@ -56,7 +56,8 @@ func (r *Random) miss(p *Packet) {
 		p.Protocol = map[corev1.Protocol]corev1.Protocol{corev1.ProtocolTCP: corev1.ProtocolUDP, corev1.ProtocolUDP: corev1.ProtocolTCP}[p.Protocol]
 	case r.chance(5) && p.From != Socket:
 		// The port of another address.
-		p.Dst = netip.AddrPortFrom(NodeIP(family(p.Dst.Addr()), 0), p.Dst.Port())
+		f := family(p.Dst.Addr())
+		p.Dst = netip.AddrPortFrom(one(r, NodeIP(f, 0), poolIP(f, r.IntN(6))), p.Dst.Port())
 	}
 }
 

@@ -75,27 +75,28 @@ type Flows struct {
 }
 
 // Expire deletes flows whose time is over, both directions, and returns how
-// many entries went.
-func (m Flows) Expire() (int, error) {
+// many entries went, and how many there are still.
+func (m Flows) Expire() (deleted, left int, err error) {
 	now := uint32(monotonic() >> tickShift)
 	var over []objects.MapFlowKey
-	err := EachFlow(m.Map, func(key objects.MapFlowKey, flow *objects.MapFlow) {
+	seen := 0
+	err = EachFlow(m.Map, func(key objects.MapFlowKey, flow *objects.MapFlow) {
+		seen++
 		if !m.Timeouts.alive(key.Proto, flow, now) {
 			over = append(over, key)
 		}
 	})
 	if err != nil {
-		return 0, fmt.Errorf("read flows: %w", err)
+		return 0, 0, fmt.Errorf("read flows: %w", err)
 	}
-	deleted := 0
 	for _, key := range over {
 		n, err := m.expire(key, now)
 		if err != nil {
-			return deleted, err
+			return deleted, seen - deleted, err
 		}
 		deleted += n
 	}
-	return deleted, nil
+	return deleted, seen - deleted, nil
 }
 
 // expire deletes a flow unless a packet came since it was read. The other

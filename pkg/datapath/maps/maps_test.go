@@ -335,7 +335,7 @@ func TestExpire(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	deleted, err := m.Expire()
+	deleted, _, err := m.Expire()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -371,7 +371,7 @@ func TestExpireLeavesYoungerFlow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if deleted, err := m.Expire(); err != nil || deleted != 1 {
+	if deleted, left, err := m.Expire(); err != nil || deleted != 1 || left != 2 {
 		t.Errorf("want one entry deleted, got %d, %v", deleted, err)
 	}
 	for _, key := range []objects.MapFlowKey{young, reply} {

@@ -134,6 +134,7 @@ func (n *node) load(spec func() (*ebpf.CollectionSpec, error), only ...string) {
 	for name := range s.Maps {
 		if m, ok := n.maps[name]; ok {
 			shared[name] = m
+			s.Maps[name].MaxEntries = m.MaxEntries()
 		}
 	}
 	c, err := ebpf.NewCollectionWithOptions(s, ebpf.CollectionOptions{MapReplacements: shared})

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package progtest
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
+	"github.com/patchbay-net/patchbay/test/packet"
+)
+
+// small gives a node that hasn't loaded its programs yet a smaller table.
+func (n *node) small(table string, entries uint32) {
+	n.t.Helper()
+	spec, err := objects.LoadMap()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	spec.Maps[table].MaxEntries = entries
+	m, err := ebpf.NewMap(spec.Maps[table])
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.whole.Cleanup(func() { m.Close() })
+	n.maps[table] = m
+}
+
+// user is one client outside with a flow.
+type user struct {
+	src     netip.AddrPort
+	backend netip.Addr
+}
+
+func (n *node) ask(u user, flags uint8) (netip.Addr, bool) {
+	n.t.Helper()
+	r := n.run("tc_uplink_in", packet.Build(fromRouter, packet.IPv4{Src: u.src.Addr(), Dst: vip}, packet.TCP{Src: u.src.Port(), Dst: 80, Flags: flags}))
+	backend, _ := netip.AddrFromSlice(r.frame[30:34])
+	return backend, r.verdict == redirect && len(r.dropped) == 0
+}
+
+// begin has a client's handshake done.
+func (n *node) begin(u user) user {
+	n.t.Helper()
+	var ok bool
+	if u.backend, ok = n.ask(u, packet.SYN); !ok {
+		n.t.Fatalf("%s: no flow began", u.src)
+	}
+	eth, program := fromA, "tc_pod_in"
+	if u.backend == podA2 {
+		eth = fromA2
+	}
+	n.run(program, packet.Build(eth, packet.IPv4{Src: u.backend, Dst: u.src.Addr()}, packet.TCP{Src: 8080, Dst: u.src.Port(), Flags: packet.SYN | packet.ACK}))
+	n.goesOn(u)
+	return u
+}
+
+// goesOn sends a packet of the flow, and its backend's answer.
+func (n *node) goesOn(u user) {
+	n.t.Helper()
+	if backend, ok := n.ask(u, packet.ACK); !ok || backend != u.backend {
+		n.t.Fatalf("%s went to %s, before to %s", u.src, backend, u.backend)
+	}
+	eth := fromA
+	if u.backend == podA2 {
+		eth = fromA2
+	}
+	r := n.run("tc_pod_in", packet.Build(eth, packet.IPv4{Src: u.backend, Dst: u.src.Addr()}, packet.TCP{Src: 8080, Dst: u.src.Port(), Flags: packet.ACK}))
+	if src, _ := netip.AddrFromSlice(r.frame[26:30]); src != vip || r.verdict != redirect {
+		n.t.Fatalf("the answer to %s is from %s, want the Service's address", u.src, src)
+	}
+}
+
+func outsider(number int) user {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], 0xc6120000+uint32(number)) // 198.18.0.0/15
+	return user{src: netip.AddrPortFrom(netip.AddrFrom4(b), uint16(1024+number%50000))}
+}
+
+// flood sends 20,000 first packets, each of another client.
+func (n *node) flood() {
+	n.t.Helper()
+	loaded := n.program("tc_uplink_in")
+	out := make([]byte, 256)
+	n.ns.Run(n.t, func() {
+		for i := range 20000 {
+			u := outsider(1000 + i)
+			verdict, err := loaded.Run(&ebpf.RunOptions{
+				Data:    packet.Build(fromRouter, packet.IPv4{Src: u.src.Addr(), Dst: vip}, packet.TCP{Src: u.src.Port(), Dst: 80, Flags: packet.SYN}),
+				DataOut: out,
+			})
+			if err != nil || verdict != redirect {
+				n.t.Fatalf("packet %d of the flood: verdict %s, %v", i, verdictName(verdict), err)
+			}
+		}
+	})
+}
+
+func newFullNode(t *testing.T, tables map[string]uint32) *node {
+	n := newNode(t)
+	n.endpoint(podA2, here, macA2)
+	for table, entries := range tables {
+		n.small(table, entries)
+	}
+	n.service(1, service{addr: vip, port: 80, proto: 6, scopes: external, backends: []netip.AddrPort{ap(podA, 8080), ap(podA2, 8080)}})
+	return n
+}
+
+// A flood of first packets, many times what the tables hold, ends no flow that was
+// established before.
+func TestFlood(t *testing.T) {
+	n := newFullNode(t, map[string]uint32{"flows": 256, "flows_new": 1024})
+	var users []user
+	for i := range 100 {
+		users = append(users, n.begin(outsider(i)))
+	}
+	n.flood()
+	for _, u := range users {
+		n.goesOn(u)
+	}
+	if got := n.count("flows"); got != 200 {
+		t.Errorf("%d confirmed entries, want 200", got)
+	}
+}
+
+// With the table of established flows full, those in it go on, and further flows
+// are served from the table of new ones: if a flood takes one from there, its
+// client's next packet is sent to the same backend again, by its hash.
+func TestFlowsFull(t *testing.T) {
+	n := newFullNode(t, map[string]uint32{"flows": 64, "flows_new": 1024})
+	var users []user
+	for i := range 100 {
+		users = append(users, n.begin(outsider(i)))
+	}
+	if got := n.count("flows"); got != 64 {
+		t.Fatalf("%d confirmed entries, want the 64 that there is room for", got)
+	}
+	for _, u := range users {
+		n.goesOn(u)
+	}
+	n.flood()
+	for _, u := range users {
+		n.goesOn(u)
+	}
+}
