@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/patchbay-net/patchbay/cmd/internal/agent/device"
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/announce"
@@ -190,7 +191,7 @@ func runDevice(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	keeper := switches.Keeper{Sysctls: netdev.Sysctls(cfg.Paths.Sysctl), Seed: cfg.NodeName}
-	return newDevice(keeper, src, writer, log).serve(ctx, cfg.Paths.AgentSocket())
+	return device.New(keeper, src, writer, log).Serve(ctx, cfg.Paths.AgentSocket())
 }
 
 // cgroupPath is where the socket hooks go: as configured, else where cgroup2 is mounted.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package device
 
 import (
 	"cmp"
@@ -30,8 +30,8 @@ const (
 	switchLook = 20 * time.Millisecond
 )
 
-// serve runs the device and its API.
-func (d *device) serve(ctx context.Context, socket string) error {
+// Serve runs the device and its API.
+func (d *Device) Serve(ctx context.Context, socket string) error {
 	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
 		return fmt.Errorf("make folder: %w", err)
 	}
@@ -46,7 +46,7 @@ func (d *device) serve(ctx context.Context, socket string) error {
 }
 
 // handler serves the device's part of the agent's API.
-func (d *device) handler() agentapi.Handler {
+func (d *Device) handler() agentapi.Handler {
 	return agentapi.Handler{
 		agentapi.OpSwitches:     agentapi.Do(func(context.Context, agentapi.None) ([]agentapi.Switch, error) { return d.list(), nil }),
 		agentapi.OpSwitchCreate: agentapi.Do(d.create),
@@ -61,7 +61,7 @@ func (d *device) handler() agentapi.Handler {
 }
 
 // list are the declared switches.
-func (d *device) list() []agentapi.Switch {
+func (d *Device) list() []agentapi.Switch {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var out []agentapi.Switch
@@ -91,7 +91,7 @@ func viewOf(s switches.Switch, state switches.State) agentapi.Switch {
 }
 
 // create declares a switch, after it is known that it can be, and waits for it.
-func (d *device) create(ctx context.Context, c agentapi.SwitchCreate) (agentapi.Switch, error) {
+func (d *Device) create(ctx context.Context, c agentapi.SwitchCreate) (agentapi.Switch, error) {
 	o, err := declaration(c)
 	if err != nil {
 		return agentapi.Switch{}, agentapi.Errorf(agentapi.CodeInvalid, "%v", err)
@@ -172,7 +172,7 @@ func declaration(c agentapi.SwitchCreate) (*v1alpha1.VirtualSwitch, error) {
 
 // disablePort takes back what declares the port's switch, and waits until the
 // port is free.
-func (d *device) disablePort(ctx context.Context, p agentapi.PortDisable) (agentapi.None, error) {
+func (d *Device) disablePort(ctx context.Context, p agentapi.PortDisable) (agentapi.None, error) {
 	var declared *v1alpha1.VirtualSwitch
 	for _, o := range source.List[*v1alpha1.VirtualSwitch](d.store, source.KindVirtualSwitch) {
 		if o.Spec.Port == p.Port && p.Port != "" {

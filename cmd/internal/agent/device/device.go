@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+// Package device is patchbayd in the role of the device: it keeps the device's
+// switches as declared, and makes and removes them for patchbayctl.
+package device
 
 import (
 	"context"
@@ -22,14 +24,14 @@ import (
 )
 
 const (
-	// deviceSettle is how long changes are gathered before the switches are looked at.
-	deviceSettle = 100 * time.Millisecond
-	// deviceResync is how often they are looked at without a change.
-	deviceResync = 30 * time.Second
+	// settle is how long changes are gathered before the switches are looked at.
+	settle = 100 * time.Millisecond
+	// resync is how often they are looked at without a change.
+	resync = 30 * time.Second
 )
 
-// device keeps the device's switches as declared: patchbayd in the role of the device.
-type device struct {
+// Device keeps the device's switches as declared. Make one with New.
+type Device struct {
 	keeper switches.Keeper
 	source source.Source
 	writer source.Writer
@@ -42,14 +44,14 @@ type device struct {
 	states map[string]switches.State // by switch, of the last look
 }
 
-// newDevice returns a device that knows nothing yet.
-func newDevice(keeper switches.Keeper, src source.Source, writer source.Writer, log *slog.Logger) *device {
-	return &device{keeper: keeper, source: src, writer: writer, log: log, store: source.NewStore(),
+// New returns a device that knows nothing yet.
+func New(keeper switches.Keeper, src source.Source, writer source.Writer, log *slog.Logger) *Device {
+	return &Device{keeper: keeper, source: src, writer: writer, log: log, store: source.NewStore(),
 		written: map[source.Key]v1alpha1.VirtualSwitchStatus{}, states: map[string]switches.State{}}
 }
 
 // Run keeps the switches until ctx ends and leaves them as they are then.
-func (d *device) Run(ctx context.Context) error {
+func (d *Device) Run(ctx context.Context) error {
 	events := make(chan source.Event)
 	changed := make(chan struct{}, 1)
 	group, ctx := errgroup.WithContext(ctx)
@@ -78,8 +80,8 @@ func (d *device) Run(ctx context.Context) error {
 
 // loop reconciles after each change, when it has settled, and now and then.
 // Nothing is taken away before all declarations are known.
-func (d *device) loop(ctx context.Context, events <-chan source.Event, changed <-chan struct{}) error {
-	due := time.NewTimer(deviceResync)
+func (d *Device) loop(ctx context.Context, events <-chan source.Event, changed <-chan struct{}) error {
+	due := time.NewTimer(resync)
 	defer due.Stop()
 	for {
 		select {
@@ -90,20 +92,20 @@ func (d *device) loop(ctx context.Context, events <-chan source.Event, changed <
 				d.log.Warn("object refused", "kind", ev.Kind, "object", ev.Key, "err", ev.Err)
 			}
 			d.store.Apply(ev)
-			due.Reset(deviceSettle)
+			due.Reset(settle)
 		case <-changed:
-			due.Reset(deviceSettle)
+			due.Reset(settle)
 		case <-due.C:
 			if d.store.Synced(source.KindVirtualSwitch) {
 				d.reconcile(ctx)
 			}
-			due.Reset(deviceResync)
+			due.Reset(resync)
 		}
 	}
 }
 
 // reconcile makes the switches what is declared and reports on each.
-func (d *device) reconcile(ctx context.Context) {
+func (d *Device) reconcile(ctx context.Context) {
 	objects := map[string]*v1alpha1.VirtualSwitch{}
 	seen := map[string]switches.State{}
 	var want []switches.Switch
@@ -131,9 +133,9 @@ func (d *device) reconcile(ctx context.Context) {
 }
 
 // report writes a switch's status and logs it, if it isn't the one written last.
-func (d *device) report(ctx context.Context, o *v1alpha1.VirtualSwitch, state switches.State) {
+func (d *Device) report(ctx context.Context, o *v1alpha1.VirtualSwitch, state switches.State) {
 	key := source.KeyOf(o)
-	status := deviceStatus(d.written[key], o.Generation, state)
+	status := statusOf(d.written[key], o.Generation, state)
 	if equality.Semantic.DeepEqual(status, d.written[key]) {
 		return
 	}
@@ -151,8 +153,8 @@ func (d *device) report(ctx context.Context, o *v1alpha1.VirtualSwitch, state sw
 	d.written[key] = status
 }
 
-// deviceStatus is the status that says state; times of conditions that stay are kept from before.
-func deviceStatus(before v1alpha1.VirtualSwitchStatus, generation int64, state switches.State) v1alpha1.VirtualSwitchStatus {
+// statusOf is the status that says state; times of conditions that stay are kept from before.
+func statusOf(before v1alpha1.VirtualSwitchStatus, generation int64, state switches.State) v1alpha1.VirtualSwitchStatus {
 	status := v1alpha1.VirtualSwitchStatus{Bridge: state.Bridge, Uplink: state.Uplink, MTU: int32(state.MTU)}
 	status.Conditions = append(status.Conditions, before.Conditions...)
 	ready := metav1.Condition{Type: "Ready", Status: metav1.ConditionTrue, Reason: "AsDeclared", ObservedGeneration: generation}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package device
 
 import (
 	"context"
@@ -73,7 +73,7 @@ func TestDeviceKeepsSwitchesAsDeclared(t *testing.T) {
 		netlab.Wire(t, here, "port3", outside, "eth0")
 		here.Addr(t, "port3", "192.168.50.1/24")
 		src, writer := make(deviceSource), &deviceWriter{status: map[string]v1alpha1.VirtualSwitchStatus{}}
-		d := newDevice(switches.Keeper{Sysctls: "/proc/sys", Seed: "device"}, src, writer, slog.New(slog.DiscardHandler))
+		d := New(switches.Keeper{Sysctls: "/proc/sys", Seed: "device"}, src, writer, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- d.Run(ctx) }()

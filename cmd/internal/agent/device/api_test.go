@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package device
 
 import (
 	"context"
@@ -33,11 +33,11 @@ func startDevice(t *testing.T, dir string) (client agentapi.Client, stop func())
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := newDevice(switches.Keeper{Sysctls: "/proc/sys", Seed: "device"}, src, writer, slog.New(slog.DiscardHandler))
+	d := New(switches.Keeper{Sysctls: "/proc/sys", Seed: "device"}, src, writer, slog.New(slog.DiscardHandler))
 	client = agentapi.Client{Path: filepath.Join(dir, "run", "agent.sock")}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- d.serve(ctx, client.Path) }()
+	go func() { done <- d.Serve(ctx, client.Path) }()
 	netlab.WaitFor(t, 5*time.Second, "the device's agent", func() error {
 		_, err := client.Switches(t.Context())
 		return err
