@@ -17,6 +17,7 @@ import (
 	"syscall"
 
 	"github.com/patchbay-net/patchbay/pkg/config"
+	"github.com/patchbay-net/patchbay/pkg/monitor/events"
 )
 
 const usage = `usage: patchbayd [flags]                 run the agent
@@ -123,7 +124,8 @@ func run(ctx context.Context, cfg config.Config, role string) error {
 	if err := level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	recent := events.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	log := slog.New(recent)
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(40) // memory is dearer than the little CPU that it takes
 	}

@@ -88,7 +88,7 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	handler := r.Handler()
 	routes.Serve(handler)
 	nics.Serve(handler, r.NICs)
-	servePackets(handler, r, dp, cfg)
+	servePackets(handler, r, dp, cfg, log)
 	pods.Handle(handler)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return agentapi.Serve(ctx, listener, handler, log) })

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/patchbay-net/patchbay/pkg/agentapi"
 )
 
 // completion prints what makes a shell complete commands, flags and names.
@@ -50,7 +48,7 @@ func (n noun[T]) complete(c *cli) cobra.CompletionFunc {
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		client, err := c.client()
+		client, err := c.client(cmd.Context())
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
@@ -87,9 +85,4 @@ func (n noun[T]) candidates(row T) []string {
 		}
 	}
 	return all
-}
-
-// client is for what the arguments have not been checked for.
-func (c *cli) client() (agentapi.Client, error) {
-	return agentapi.Client{Path: c.socket, Timeout: 5 * time.Second}, nil
 }

@@ -3,9 +3,15 @@
 package ctl
 
 import (
+	"bytes"
+	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/patchbay-net/patchbay/pkg/agentapi"
 )
 
 func TestCompletion(t *testing.T) {
@@ -43,5 +49,38 @@ func TestCompletion(t *testing.T) {
 	}
 	if _, _, code := call(t, "completion", "tcsh"); code != exitUsage {
 		t.Errorf("unknown shell: exit %d, want %d", code, exitUsage)
+	}
+}
+
+// What is new is added under one head, each event once.
+func TestEvents(t *testing.T) {
+	h := handler()
+	h[agentapi.OpEvents] = agentapi.Do(func(_ context.Context, after agentapi.EventsAfter) ([]agentapi.Event, error) {
+		return []agentapi.Event{{Number: after.Number + 1, Time: now(), Level: "INFO", Text: fmt.Sprintf("event %d", after.Number+1), Details: "node=a"}}, nil
+	})
+	socket := serve(t, h)
+	var out, errs bytes.Buffer
+	looks := 0
+	e := env{stdout: &out, stderr: &errs, now: now, wait: func(context.Context, time.Duration) error {
+		if looks++; looks == 3 {
+			return context.Canceled
+		}
+		return nil
+	}}
+	code := run(t.Context(), e, "patchbayctl", []string{"events", "--watch", "--socket", socket})
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if code != exitOK || len(lines) != 4 || !strings.HasPrefix(lines[0], "TIME") || !strings.Contains(lines[3], "event 3   node=a") {
+		t.Errorf("exit %d, %q %s", code, lines, errs.String())
+	}
+}
+
+// Without an agent and with a kubeconfig, Kubernetes is asked; a file that can't
+// be read is an error, and the caller's.
+func TestServer(t *testing.T) {
+	for _, args := range [][]string{{"status", "--server=/nonexistent"}, {"services", "--server"}} {
+		t.Setenv("KUBECONFIG", "/nonexistent/config")
+		if _, stderr, code := call(t, args...); code != exitError || !strings.Contains(stderr, "/nonexistent") {
+			t.Errorf("%v: exit %d: %s", args, code, stderr)
+		}
 	}
 }

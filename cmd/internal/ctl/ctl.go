@@ -59,7 +59,7 @@ func wait(ctx context.Context, d time.Duration) error {
 }
 
 func run(ctx context.Context, e env, name string, args []string) int {
-	c := &cli{env: e}
+	c := &cli{env: e, ctx: ctx}
 	root := c.root(name)
 	root.SetArgs(args)
 	root.SetOut(e.stdout)
@@ -89,7 +89,10 @@ func program(arg0 string) string {
 // cli holds the settings that all commands share.
 type cli struct {
 	env
+	ctx    context.Context // until the program ends
 	socket string
+	server string
+	node   string
 	output string
 	watch  bool
 	every  time.Duration
@@ -104,7 +107,9 @@ func (c *cli) root(name string) *cobra.Command {
 		Use:   name,
 		Short: "Look at Patchbay on this node",
 		Long: `Look at Patchbay on this node: its pods, Services, LoadBalancer addresses,
-leases, NICs and dropped packets, as the agent has them in force.
+leases, NICs and dropped packets, as the agent has them in force. With --server,
+or where there is no agent and a kubeconfig, Kubernetes is asked for what it
+knows of all nodes.
 
 It exits with 0 if all is well, 1 if something isn't, 2 if it was called wrongly.`,
 		Example:       "  " + name + " status\n  " + name + " services default/web -o yaml",
@@ -113,6 +118,9 @@ It exits with 0 if all is well, 1 if something isn't, 2 if it was called wrongly
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.socket, "socket", agentapi.DefaultSocket, "the agent's socket")
+	flags.StringVar(&c.server, "server", "", "ask Kubernetes instead, by this kubeconfig (--server alone: by kubectl's)")
+	flags.Lookup("server").NoOptDefVal = usualKubeconfig
+	flags.StringVar(&c.node, "node", "", "with --server: the node to look at (default all)")
 	flags.StringVarP(&c.output, "output", "o", "table", "one of "+strings.Join(formats(), ", "))
 	flags.BoolVarP(&c.watch, "watch", "w", false, "look again and again, and print when something changed")
 	flags.DurationVar(&c.every, "interval", time.Second, "time between two looks of --watch")
@@ -136,6 +144,7 @@ func (c *cli) commands(name string) []*cobra.Command {
 		c.routes(name),
 		c.nodes(name),
 		c.drops(name),
+		c.events(name),
 		c.completion(name),
 	}, tools.Commands(shell{c}, name)...)
 }
@@ -168,5 +177,5 @@ func (c *cli) begin() (agentapi.Client, error) {
 		return agentapi.Client{}, fmt.Errorf("--interval %s is not positive", c.every)
 	}
 	c.called = true
-	return c.client()
+	return c.client(c.ctx)
 }
