@@ -33,6 +33,7 @@ import (
 type agent struct {
 	c        *cluster
 	takes    time.Duration
+	long     bool // it says that it searches
 	mu       sync.Mutex
 	occupied map[string]bool
 	claims   []v1alpha1.AddressConflict
@@ -79,6 +80,9 @@ func (a *agent) run() (stop func()) {
 					seen[key] = time.Now()
 				}
 				if time.Since(seen[key]) < a.takes {
+					if a.long {
+						probes = append(probes, v1alpha1.ProbeState{Address: spec.Address, Since: spec.Since, Result: v1alpha1.ProbeSearching})
+					}
 					continue
 				}
 				p := v1alpha1.ProbeState{Address: spec.Address, Since: spec.Since, Result: v1alpha1.ProbeFree}
@@ -236,6 +240,28 @@ func TestNobodySearches(t *testing.T) {
 		condition := c.condition("api", conditionAddress)
 		if got := c.addrs("api"); got != "192.0.2.2" || !strings.Contains(condition.Message, "no node has an external NIC on the network") {
 			t.Errorf("want it given at once and the odd told, got %q, %+v", got, condition)
+		}
+	})
+}
+
+// TestSearchTakesLong: as long as an agent says that it searches, it is waited
+// for.
+func TestSearchTakesLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		c.put(pool("192.0.2.0/28"))
+		a := newAgent(c)
+		a.takes, a.long = 5*time.Minute, true
+		defer a.run()()
+		defer begin(t, c, time.Now)()
+		c.put(lb("web"))
+		time.Sleep(4 * time.Minute)
+		if got := c.addrs("web"); got != "" {
+			t.Errorf("want the search waited for, got %q", got)
+		}
+		time.Sleep(2 * time.Minute)
+		if got := c.addrs("web"); got != "192.0.2.1" || slices.ContainsFunc(c.said, func(s string) bool { return strings.Contains(s, "NotSearched") }) {
+			t.Errorf("want it given when found free, got %q, %q", got, c.said)
 		}
 	})
 }

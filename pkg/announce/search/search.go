@@ -39,6 +39,7 @@ const (
 	retry    = 2 * time.Second  // after a search that couldn't be made
 	handover = 15 * time.Second // for the datapath to answer for an address that was given
 	tidy     = 2 * time.Second  // between looks at what goes by time alone
+	long     = 10 * time.Second // that a search takes before it is said that it is on
 )
 
 // Options are what searches work with.
@@ -79,6 +80,8 @@ type task struct {
 	ctx      context.Context
 	result   *v1alpha1.ProbeState
 	begun    bool      // it is this node's turn
+	from     time.Time // when that began
+	said     bool      // that it takes long
 	reserved bool      // the address waits for the result
 	given    time.Time // when it was seen that its owners have the address
 	occupied bool      // it was in use when it was last searched for
@@ -178,7 +181,7 @@ func (s *Searches) follow(ctx context.Context, t *task) {
 func (s *Searches) turn(t *task) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t.begun = s.tasks[t.Addr] == t
+	t.begun, t.from = s.tasks[t.Addr] == t, time.Now()
 	return t.begun
 }
 
@@ -246,6 +249,11 @@ func (s *Searches) tidy() {
 	s.guard()
 	now := s.watcher.Conflicts()
 	changed := !slices.Equal(now, s.told)
+	for _, t := range s.tasks {
+		if t.lasting() && !t.said {
+			t.said, changed = true, true
+		}
+	}
 	s.mu.Unlock()
 	if changed {
 		s.Wake()
@@ -270,13 +278,19 @@ func (s *Searches) guard() {
 	s.watcher.Set(guards, s.subnets)
 }
 
+// lasting tells whether a search has been on for long.
+func (t *task) lasting() bool { return t.begun && t.result == nil && time.Since(t.from) >= long }
+
 // report adds what was found to the node's report.
 func (s *Searches) report(status *v1alpha1.NodeNetworkStateStatus) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range s.tasks {
-		if t.result != nil && t.given.IsZero() {
+		switch {
+		case t.result != nil && t.given.IsZero():
 			status.Probes = append(status.Probes, *t.result)
+		case t.lasting():
+			status.Probes = append(status.Probes, v1alpha1.ProbeState{Address: t.Addr.String(), Since: metav1.NewTime(t.since), Result: v1alpha1.ProbeSearching})
 		}
 	}
 	slices.SortFunc(status.Probes, func(a, b v1alpha1.ProbeState) int { return cmp.Compare(a.Address, b.Address) })

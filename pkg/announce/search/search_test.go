@@ -147,6 +147,7 @@ func TestAgain(t *testing.T) {
 			looks = append(looks, time.Since(begun))
 			switch n := len(looks); {
 			case n == 1:
+				time.Sleep(15 * time.Second) // as after many conflicts
 				return probe.Verdict{}, errors.New("network is down")
 			case n < 5:
 				if target.Again != (n > 2) {
@@ -172,12 +173,13 @@ func TestAgain(t *testing.T) {
 		}
 		w.allocation("192.0.2.9", v1alpha1.AllocationReserved)
 		look(0, "")
-		look(3*time.Second, v1alpha1.ProbeConflict)
+		look(14*time.Second, v1alpha1.ProbeSearching)
+		look(4*time.Second, v1alpha1.ProbeConflict)
 		w.allocation("192.0.2.9", v1alpha1.AllocationConflicted)
 		look(time.Second, v1alpha1.ProbeConflict)
 		look(2*time.Minute, v1alpha1.ProbeConflict)
 		look(time.Minute, v1alpha1.ProbeFree)
-		if want := []time.Duration{0, 2 * time.Second, 62 * time.Second, 122 * time.Second, 182 * time.Second}; !slices.Equal(looks, want) {
+		if want := []time.Duration{0, 17 * time.Second, 77 * time.Second, 137 * time.Second, 197 * time.Second}; !slices.Equal(looks, want) {
 			t.Errorf("want looks at %v, got %v", want, looks)
 		}
 		w.remove("192.0.2.9")

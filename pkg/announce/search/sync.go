@@ -126,7 +126,7 @@ func answered(v parts.Objects, obj *v1alpha1.IPAllocation) bool {
 			continue
 		}
 		for _, p := range state.Status.Probes {
-			if p.Address == obj.Spec.Address && p.Since.Unix() == obj.Spec.Since.Unix() {
+			if p.Result != v1alpha1.ProbeSearching && p.Address == obj.Spec.Address && p.Since.Unix() == obj.Spec.Since.Unix() {
 				return true
 			}
 		}

@@ -181,15 +181,19 @@ type AnnouncementState struct {
 	Interfaces []string `json:"interfaces"`
 }
 
-// ProbeResult is how a search ended.
+// ProbeResult is how a search ended, or that it is on.
 //
-// +kubebuilder:validation:Enum=Free;Conflict
+// +kubebuilder:validation:Enum=Free;Conflict;Searching
 type ProbeResult string
 
 // The results of a search.
 const (
 	ProbeFree     ProbeResult = "Free"     // nobody has the address
 	ProbeConflict ProbeResult = "Conflict" // another machine has it
+
+	// ProbeSearching: it takes long, as others search for the same address, or
+	// after many conflicts on the network.
+	ProbeSearching ProbeResult = "Searching"
 )
 
 // ProbeState is the search for other machines with an address.

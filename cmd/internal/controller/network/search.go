@@ -11,8 +11,13 @@ import (
 )
 
 // patience is how long a search may take before an address is given without:
-// longer than several nodes in turn take.
-const patience = 40 * time.Second
+// longer than several nodes in turn take. If one says that it searches, it is
+// waited for so many times longer: after many conflicts it may search but once a
+// minute.
+const (
+	patience = 40 * time.Second
+	longer   = 30
+)
 
 // Searches follows the searches that the agents make for reserved addresses.
 type Searches struct {
@@ -54,7 +59,11 @@ func (s *Searches) Finder(v View, records []loadbalancer.Record) func(loadbalanc
 			w = wait{r.Since, time.Now()}
 			s.waits[r.Addr] = w
 		}
-		if time.Since(w.since) >= s.Patience {
+		limit := s.Patience
+		if v.searching(r.Addr, r.Since) {
+			limit *= longer
+		}
+		if time.Since(w.since) >= limit {
 			s.late[r.Addr] = true
 			return loadbalancer.Finding{Search: loadbalancer.Impossible}
 		}

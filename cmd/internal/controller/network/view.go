@@ -157,11 +157,18 @@ func (v View) find(addr netip.Addr, since time.Time) *result {
 	var found *result
 	begun := metav1.NewTime(since)
 	for i, r := range v.results[addr] {
-		if r.Since.Unix() == begun.Unix() && (found == nil || r.Result == v1alpha1.ProbeConflict && found.Result == v1alpha1.ProbeFree) {
+		if r.Result != v1alpha1.ProbeSearching && r.Since.Unix() == begun.Unix() && (found == nil || r.Result == v1alpha1.ProbeConflict && found.Result == v1alpha1.ProbeFree) {
 			found = &v.results[addr][i]
 		}
 	}
 	return found
+}
+
+// searching tells whether a node says that the search is on.
+func (v View) searching(addr netip.Addr, since time.Time) bool {
+	return slices.ContainsFunc(v.results[addr], func(r result) bool {
+		return r.Result == v1alpha1.ProbeSearching && r.Since.Unix() == since.Unix()
+	})
 }
 
 // Finder returns who was found to have an address in the search that began at
