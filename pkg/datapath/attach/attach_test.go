@@ -112,6 +112,43 @@ func TestFilters(t *testing.T) {
 	}
 }
 
+// TestFiltersBesideOthers attaches where another tool has its filter in the usual
+// place: both stay, ours first.
+func TestFiltersBesideOthers(t *testing.T) {
+	ns := wired(t)
+	index := ns.Index(t, "eth0")
+	var f *attach.Filters
+	if err := ns.Do(func() (err error) { f, err = attach.NewFilters(); return err }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	ns.Exec(t, "tc", "qdisc", "add", "dev", "eth0", "clsact")
+	other := &netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Priority: 1, Protocol: unix.ETH_P_ALL,
+		},
+		Fd: program(t, "other").FD(), Name: "other", DirectAction: true,
+	}
+	if err := ns.Netlink(t).FilterAdd(other); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"first", "second"} {
+		if err := f.Attach(attach.Hook{IfIndex: index}, program(t, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := ns.Exec(t, "tc", "filter", "show", "dev", "eth0", "ingress")
+	if own, others := strings.Index(out, "patchbay"), strings.Index(out, "other"); own < 0 || others < own || strings.Count(out, "patchbay") != 1 {
+		t.Errorf("want ours before the other, got %s", out)
+	}
+	if err := f.Detach(index); err != nil {
+		t.Fatal(err)
+	}
+	if out := ns.Exec(t, "tc", "filter", "show", "dev", "eth0", "ingress"); strings.Contains(out, "patchbay") || !strings.Contains(out, "other") {
+		t.Errorf("detached: want the other filter alone, got %s", out)
+	}
+}
+
 func TestTCX(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
 		ns := wired(t)

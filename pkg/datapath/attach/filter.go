@@ -23,7 +23,9 @@ const (
 	tcaBPFFD, tcaBPFName, tcaBPFFlags = 6, 7, 8
 	bpfDirectAction                   = 1
 
-	filterHandle = 1
+	// Handle 1 is every other tool's: this one replaces none of theirs. The kernel
+	// runs the newest of a priority first.
+	filterHandle = 20546
 	filterPrio   = 1
 	protocolAll  = 0x0300 // ETH_P_ALL in wire order
 )
