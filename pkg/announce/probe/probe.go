@@ -38,6 +38,10 @@ const (
 // same address; then it is left to them.
 const maxContests = 8
 
+// maxSearches is how many searches have a socket at the same time: each frame
+// on the NIC is shown to all of them.
+const maxSearches = 64
+
 // Target is what is searched for, and where.
 type Target struct {
 	Addr netip.Addr
@@ -66,6 +70,7 @@ type Prober struct {
 
 	open   opener
 	random func(time.Duration) time.Duration
+	slots  chan struct{} // one for each search that is on
 
 	mu        sync.Mutex
 	conflicts map[int]int       // by NIC, since an address was last found free
@@ -76,7 +81,7 @@ type Prober struct {
 func New(ours func(mac [6]byte) bool) *Prober {
 	return &Prober{
 		Ours: ours, open: openSocket, random: rand.N[time.Duration],
-		conflicts: map[int]int{}, next: map[int]time.Time{},
+		slots: make(chan struct{}, maxSearches), conflicts: map[int]int{}, next: map[int]time.Time{},
 	}
 }
 
@@ -85,6 +90,12 @@ func New(ours func(mac [6]byte) bool) *Prober {
 func (p *Prober) Probe(ctx context.Context, t Target) (Verdict, error) {
 	if err := p.turn(ctx, t); err != nil {
 		return Verdict{}, err
+	}
+	select {
+	case p.slots <- struct{}{}:
+		defer func() { <-p.slots }()
+	case <-ctx.Done():
+		return Verdict{}, ctx.Err()
 	}
 	w, err := p.open(t.Link, netip.PrefixFrom(t.Addr, t.Addr.BitLen()), t.Addr)
 	if err != nil {

@@ -146,6 +146,39 @@ func TestRateLimit(t *testing.T) {
 	})
 }
 
+// TestManySearches: no more than some have a socket at a time, and all end.
+func TestManySearches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newSegment()
+		p := prober(t, n, macA, 1)
+		open, opened, most := p.open, 0, 0
+		var mu sync.Mutex
+		p.open = func(link int, prefix netip.Prefix, join ...netip.Addr) (wire, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			n.mu.Lock()
+			opened, most = opened+1, max(most, len(n.ears))
+			n.mu.Unlock()
+			return open(link, prefix, join...)
+		}
+		var all sync.WaitGroup
+		addr := ip4
+		for range 3 * maxSearches {
+			addr = addr.Next()
+			searched := addr
+			all.Go(func() {
+				if v, err := p.Probe(t.Context(), target(searched)); err != nil || v != (Verdict{}) {
+					t.Errorf("%s: want it free, got %+v, %v", searched, v, err)
+				}
+			})
+		}
+		all.Wait()
+		if took := time.Since(n.began); opened != 3*maxSearches || most > maxSearches || took > 25*time.Second {
+			t.Errorf("want %d at a time at most, got %d; %d in %s", maxSearches, most, opened, took)
+		}
+	})
+}
+
 // TestRace has several clusters search for one address at the same time, each
 // of which then watches over it: never two come through, and one does.
 func TestRace(t *testing.T) {
