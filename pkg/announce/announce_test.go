@@ -4,16 +4,12 @@ package announce
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/patchbay-net/patchbay/test/netlab"
-	"github.com/patchbay-net/patchbay/test/packet"
 )
 
 func addrN(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}) }
@@ -82,65 +78,56 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-func TestFrames(t *testing.T) {
-	mac := packet.MAC{2, 0, 0, 0, 0, 9}
-	v4, v6 := netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("fd00::10")
-	broadcast, multicast := packet.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, packet.MAC{0x33, 0x33, 0, 0, 0, 1}
-	want := [][]byte{
-		packet.Build(packet.Eth{Src: mac, Dst: broadcast}, packet.ARP{Op: 1, SenderMAC: mac, SenderIP: v4, TargetIP: v4}),
-		packet.Build(packet.Eth{Src: mac, Dst: broadcast}, packet.ARP{Op: 2, SenderMAC: mac, SenderIP: v4, TargetMAC: mac, TargetIP: v4}),
-		packet.Build(packet.Eth{Src: mac, Dst: multicast}, packet.IPv6{Src: v6, Dst: netip.MustParseAddr("ff02::1"), HopLimit: 255},
-			packet.NDP{Type: 136, Flags: 0x20000000, Target: v6, LinkAddr: mac}),
+func TestOrder(t *testing.T) {
+	lan := []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")}
+	nodes := []Node{{Name: "a", Subnets: lan}, {Name: "b", Subnets: lan}, {Name: "c", Subnets: lan}, {Name: "d", Subnets: []netip.Prefix{}}}
+	order := Order(Request{Addr: addrN(9)}, nodes, alive{"a": true, "c": true})
+	if len(order) != 2 || order[0] != Owner(addrN(9), []string{"a", "c"}) || order[0] == order[1] {
+		t.Errorf("order %v, want those of a and c, best first", order)
 	}
-	for i, got := range append(frames(v4, mac), frames(v6, mac)...) {
-		if diff := packet.Diff(want[i], got); diff != "" {
-			t.Errorf("frame %d: %s", i, diff)
-		}
+	if order := Order(Request{Addr: addrN(9)}, nodes, alive{}); len(order) != 1 {
+		t.Errorf("order %v, want one though no agent is alive", order)
+	}
+	preferred := Order(Request{Addr: addrN(9), Preferred: []string{"c", "b"}}, nodes, Static{})
+	if len(preferred) != 3 || preferred[0] != "c" || preferred[1] != "b" {
+		t.Errorf("order %v, want c and b first", preferred)
 	}
 }
 
-func TestBurst(t *testing.T) {
+func TestSender(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := NewSender(slog.New(slog.DiscardHandler))
-		sent := make(map[string]int)
-		s.send = func(link int, frames [][]byte) error {
-			sent[fmt.Sprint(link)] += len(frames)
+		sent, asleep := map[int]int{}, false
+		send := func(link int, frames [][]byte) error {
+			sent[link] += len(frames)
 			return nil
 		}
+		s := NewSender(send, func(Claim) bool { return !asleep }, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()
-		one, two := Claim{Addr: addrN(1), Link: 1}, Claim{Addr: netip.MustParseAddr("fd00::1"), Link: 2}
-		s.Set([]Claim{one})
+		s.Claim(Claim{Addr: addrN(1), Link: 1})
+		s.Claim(Claim{Addr: netip.MustParseAddr("fd00::1"), Link: 2})
+		synctest.Wait()
+		if sent[1] != 2 || sent[2] != 1 {
+			t.Errorf("sent %v at once, want both forms of ARP and an advertisement", sent)
+		}
+		time.Sleep(10 * time.Second)
+		if sent[1] != 2*5 || sent[2] != 5 {
+			t.Errorf("sent %v, want each five times", sent)
+		}
+		s.Drop(netip.MustParseAddr("fd00::1"))
 		time.Sleep(time.Minute)
-		s.Set([]Claim{one, two})
-		time.Sleep(time.Minute)
-		s.Again(two.Addr)
-		time.Sleep(time.Minute)
+		if sent[1] != 2*7 || sent[2] != 5 {
+			t.Errorf("sent %v, want the one that is left twice more", sent)
+		}
+		asleep = true
+		time.Sleep(time.Hour)
+		if sent[1] != 2*7 {
+			t.Errorf("sent %v although it may not", sent)
+		}
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if sent["1"] != 2*burstCount || sent["2"] != 2*burstCount {
-			t.Errorf("sent %v, want %d frames each", sent, 2*burstCount)
-		}
-	})
-}
-
-func TestTransmit(t *testing.T) {
-	netlab.Isolate(t, func(t *testing.T) {
-		here, peer := netlab.Open(t, "/proc/self/ns/net"), netlab.New(t)
-		netlab.Wire(t, here, "eth0", peer, "eth0")
-		peer.Addr(t, "eth0", "192.0.2.1/24")
-		peer.Sysctl(t, "net/ipv4/conf/eth0/arp_accept", "1")
-		s := NewSender(slog.Default())
-		go s.Run(t.Context())
-		s.Set([]Claim{{netip.MustParseAddr("192.0.2.50"), here.Index(t, "eth0"), here.MAC(t, "eth0")}})
-		netlab.WaitFor(t, 5*time.Second, "the neighbour learns the address", func() error {
-			if out := peer.Exec(t, "ip", "neigh", "show", "192.0.2.50"); !strings.Contains(out, "lladdr") {
-				return fmt.Errorf("neighbours: %q", out)
-			}
-			return nil
-		})
 	})
 }

@@ -4,25 +4,25 @@ package announce
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/mdlayher/packet"
+	"github.com/patchbay-net/patchbay/pkg/announce/frame"
 )
 
-// A claim is told burstCount times, burstInterval apart: switches forget
-// slowly, and RFC 5227 asks for no more than one in a second.
-const (
-	burstCount    = 5
-	burstInterval = 1100 * time.Millisecond
-)
+// A claim is told again after these times: five times in five seconds, as
+// switches forget slowly and RFC 5227 asks for no more than one in a second;
+// and later, for who missed all that.
+func repeats() []time.Duration {
+	return []time.Duration{
+		1100 * time.Millisecond, 2200 * time.Millisecond, 3300 * time.Millisecond, 4400 * time.Millisecond,
+		30 * time.Second, time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute,
+	}
+}
 
 // Claim is an address that this node answers for on a NIC.
 type Claim struct {
@@ -31,59 +31,61 @@ type Claim struct {
 	MAC  [6]byte
 }
 
-// Sender tells the network of new claims. Make one with NewSender.
+// Sender tells the network of claims. Make one with NewSender.
 type Sender struct {
 	log  *slog.Logger
 	send func(link int, frames [][]byte) error
+	may  func(Claim) bool
 	wake chan struct{}
 
 	mu     sync.Mutex
-	claims map[Claim]int // and how often each is still to be told
+	claims map[netip.Addr]*claim
 }
 
-// NewSender returns a sender; nothing is sent before Run.
-func NewSender(log *slog.Logger) *Sender {
-	return &Sender{log: log, send: transmit, wake: make(chan struct{}, 1), claims: make(map[Claim]int)}
+type claim struct {
+	Claim
+	begun time.Time
+	told  int // of the repeats
 }
 
-// Set replaces the claims. Those that weren't among the claims before are told
-// in a burst, at once and repeated; the others stay as they are.
-func (s *Sender) Set(claims []Claim) {
+// NewSender returns a sender. Claims that are repeated are told only if may says
+// so at that moment: this process may have been asleep, and the address elsewhere.
+func NewSender(send func(link int, frames [][]byte) error, may func(Claim) bool, log *slog.Logger) *Sender {
+	return &Sender{log: log, send: send, may: may, wake: make(chan struct{}, 1), claims: make(map[netip.Addr]*claim)}
+}
+
+// Claim tells the network at once, and begins the repeats.
+func (s *Sender) Claim(c Claim) {
 	s.mu.Lock()
-	next := make(map[Claim]int, len(claims))
-	for _, c := range claims {
-		left, known := s.claims[c]
-		if !known {
-			left = burstCount
-		}
-		next[c] = left
-	}
-	s.claims = next
+	s.claims[c.Addr] = &claim{Claim: c, begun: time.Now()}
 	s.mu.Unlock()
-	s.signal()
-}
-
-// Again starts another burst for a claim, as when the network has to be told
-// anew because another node had claimed the address meanwhile.
-func (s *Sender) Again(addrs ...netip.Addr) {
-	s.mu.Lock()
-	for c := range s.claims {
-		if slices.Contains(addrs, c.Addr) {
-			s.claims[c] = burstCount
-		}
-	}
-	s.mu.Unlock()
-	s.signal()
-}
-
-func (s *Sender) signal() {
+	s.tell(c)
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
-// Run sends until ctx ends. It sleeps while there is nothing to tell.
+// Drop ends the repeats for an address.
+func (s *Sender) Drop(addr netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.claims, addr)
+}
+
+func (s *Sender) tell(claims ...Claim) {
+	byLink := make(map[int][][]byte)
+	for _, c := range claims {
+		byLink[c.Link] = append(byLink[c.Link], frame.Announcements(c.Addr, c.MAC)...)
+	}
+	for _, link := range slices.Sorted(maps.Keys(byLink)) {
+		if err := s.send(link, byLink[link]); err != nil {
+			s.log.Warn("announce", "err", err)
+		}
+	}
+}
+
+// Run repeats claims until ctx ends. It sleeps while there is nothing to tell.
 func (s *Sender) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -94,56 +96,33 @@ func (s *Sender) Run(ctx context.Context) error {
 		case <-s.wake:
 		case <-timer.C:
 		}
-		if s.round() {
-			timer.Reset(burstInterval)
+		due, next := s.due(time.Now())
+		s.tell(slices.DeleteFunc(due, func(c Claim) bool { return !s.may(c) })...)
+		if !next.IsZero() {
+			timer.Reset(time.Until(next))
 		}
 	}
 }
 
-// round tells each claim that is still to be told once, and returns whether
-// there is more to come.
-func (s *Sender) round() bool {
-	due, more := s.due()
-	byLink := make(map[int][][]byte)
-	for _, c := range due {
-		byLink[c.Link] = append(byLink[c.Link], frames(c.Addr, c.MAC)...)
-	}
-	for _, link := range slices.Sorted(maps.Keys(byLink)) {
-		if err := s.send(link, byLink[link]); err != nil {
-			s.log.Warn("announce", "err", err)
-		}
-	}
-	return more
-}
-
-func (s *Sender) due() (due []Claim, more bool) {
+// due returns what is to be told now, and when there is more. What was missed
+// is told once.
+func (s *Sender) due(now time.Time) (due []Claim, next time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c, left := range s.claims {
-		if left > 0 {
-			due = append(due, c)
-			s.claims[c]--
-			more = more || left > 1
+	times := repeats()
+	for _, c := range s.claims {
+		for late := false; c.told < len(times); c.told++ {
+			if at := c.begun.Add(times[c.told]); at.After(now) {
+				if next.IsZero() || at.Before(next) {
+					next = at
+				}
+				break
+			}
+			if !late {
+				due = append(due, c.Claim)
+			}
+			late = true
 		}
 	}
-	return due, more
-}
-
-// transmit sends frames out of a link.
-func transmit(link int, frames [][]byte) error {
-	nic, err := net.InterfaceByIndex(link)
-	if err != nil {
-		return fmt.Errorf("announce on link %d: %w", link, err)
-	}
-	conn, err := packet.Listen(nic, packet.Raw, 0, nil) // protocol 0: receives nothing
-	if err != nil {
-		return fmt.Errorf("announce on %s: %w", nic.Name, err)
-	}
-	var errs []error
-	for _, f := range frames {
-		if _, err := conn.WriteTo(f, &packet.Addr{HardwareAddr: f[:6]}); err != nil {
-			errs = append(errs, fmt.Errorf("announce on %s: %w", nic.Name, err))
-		}
-	}
-	return errors.Join(append(errs, conn.Close())...)
+	return due, next
 }

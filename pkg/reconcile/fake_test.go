@@ -14,17 +14,16 @@ import (
 
 // fakeDatapath keeps what it is told, as the kernel would, and fails on demand.
 type fakeDatapath struct {
-	mu            sync.Mutex
-	nics          map[int]datapath.NIC
-	tunnel        datapath.Tunnel
-	endpoints     []datapath.Endpoint
-	entries       []service.Entry
-	sets          int // calls of SetServices
-	routes        []datapath.Route
-	peers         []datapath.Peer
-	announcements []datapath.Announcement
-	failServices  int // so many calls of SetServices fail
-	failNICs      int // so many calls of SetNIC fail
+	mu           sync.Mutex
+	nics         map[int]datapath.NIC
+	tunnel       datapath.Tunnel
+	endpoints    []datapath.Endpoint
+	entries      []service.Entry
+	sets         int // calls of SetServices
+	routes       []datapath.Route
+	peers        []datapath.Peer
+	failServices int // so many calls of SetServices fail
+	failNICs     int // so many calls of SetNIC fail
 }
 
 var errFake = errors.New("the kernel says no")
@@ -113,19 +112,6 @@ func (f *fakeDatapath) SetPeers(peers []datapath.Peer) error {
 	defer f.mu.Unlock()
 	f.peers = peers
 	return nil
-}
-
-func (f *fakeDatapath) SetAnnouncements(list []datapath.Announcement) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.announcements = list
-	return nil
-}
-
-func (f *fakeDatapath) Announcements() ([]datapath.Announcement, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.announcements, nil
 }
 
 func (f *fakeDatapath) Drops() ([]datapath.Drop, error) { return nil, nil }

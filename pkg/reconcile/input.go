@@ -26,16 +26,16 @@ func (r *Reconciler) Apply(ev source.Event) {
 		r.problems.Note(problemName(ev), nil)
 	}
 	r.mu.Lock()
-	dirty := part(0)
+	dirty, changed := part(0), false
 	for _, change := range r.store.Changes(ev) {
 		r.services.Apply(change)
 		dirty |= r.concerns(change)
 		r.concernsOthers(change)
-		r.unsaved = true
+		r.unsaved, changed = true, true
 		r.meter(change)
 	}
 	r.mu.Unlock()
-	if dirty == 0 {
+	if !changed {
 		return
 	}
 	r.mark(dirty)
@@ -52,20 +52,20 @@ func (r *Reconciler) concerns(ev source.Event) part {
 	}
 	switch ev.Kind {
 	case source.KindService, source.KindEndpointSlice:
-		return partServices | partAddresses
+		return partServices
 	case source.KindNode:
 		if ev.Key.Name == r.Config.NodeName {
-			return partLinks | partNetwork | partServices | partAddresses | partRules
+			return partLinks | partNetwork | partServices | partRules
 		}
-		return partNetwork | partServices | partAddresses | partRules
+		return partNetwork | partServices | partRules
 	case source.KindIPPool:
-		return partLinks | partServices | partAddresses
+		return partLinks | partServices
 	case source.KindIPBlock:
 		return partNetwork | partRules
 	case source.KindNodeNetworkState:
-		return partNetwork | partAddresses
+		return partNetwork
 	}
-	return partAddresses
+	return 0
 }
 
 // concernsOthers has the parts run that an object's change may matter to.

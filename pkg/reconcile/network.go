@@ -34,7 +34,7 @@ func (r *Reconciler) syncLinks() error {
 	r.problems.Note("config/nics", errors.Join(unused...))
 	if !reflect.DeepEqual(nics, r.nics) {
 		r.nics = nics
-		r.mark(partNetwork | partServices | partAddresses | partRules)
+		r.mark(partNetwork | partServices | partRules)
 		r.update(func(v *view) { v.nics = nics })
 		r.others.MarkAll()
 	}

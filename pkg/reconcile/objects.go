@@ -5,11 +5,7 @@ package reconcile
 import (
 	"net/netip"
 	"slices"
-	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-
-	"github.com/patchbay-net/patchbay/pkg/announce"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/netdev"
@@ -23,7 +19,7 @@ import (
 // objects is what the parts look at.
 func (r *Reconciler) objects() parts.Objects {
 	v := r.seen()
-	return parts.Objects{Node: r.Config.NodeName, Store: r.store, NICs: v.nics, Entries: v.entries, Known: r.objectsKnown()}
+	return parts.Objects{Node: r.Config.NodeName, Store: r.store, NICs: v.nics, Entries: v.entries, Computed: v.computed, Known: r.objectsKnown()}
 }
 
 // nicHints is what the objects say that tells NICs apart.
@@ -167,116 +163,4 @@ func nicRoles(list []config.Role) service.NICRoles {
 		}
 	}
 	return roles
-}
-
-// addressInput is what the owners of LoadBalancer addresses are chosen from.
-func (r *Reconciler) addressInput(entries []service.Entry) plan.AddressInput {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	in := plan.AddressInput{Self: r.Config.NodeName, NICs: r.nics, Members: r.Members, Services: r.balanced(entries)}
-	for _, p := range source.List[*v1alpha1.IPPool](r.store, source.KindIPPool) {
-		if p.Spec.Use == v1alpha1.UseLoadBalancer {
-			in.Pools = append(in.Pools, plan.AddressPool(p))
-		}
-	}
-	in.Pools = append(in.Pools, r.allocated())
-	for _, obj := range source.List[*corev1.Node](r.store, source.KindNode) {
-		in.Nodes = append(in.Nodes, r.announcer(obj))
-	}
-	return in
-}
-
-// balanced collects the Services with LoadBalancer addresses. Their backends for
-// the cluster are those on all nodes.
-func (r *Reconciler) balanced(entries []service.Entry) []plan.Balanced {
-	byName := make(map[service.Name]*plan.Balanced)
-	var order []service.Name
-	for i := range entries {
-		e := &entries[i]
-		if e.Kind != service.LoadBalancer || e.Frontend.Scope != service.Cluster {
-			continue
-		}
-		name := service.Name{Namespace: e.Port.Namespace, Name: e.Port.Name}
-		b := byName[name]
-		if b == nil {
-			b = &plan.Balanced{Name: name.String()}
-			r.annotated(name, b)
-			byName[name] = b
-			order = append(order, name)
-		}
-		if !slices.Contains(b.Addrs, e.Frontend.IP) {
-			b.Addrs = append(b.Addrs, e.Frontend.IP)
-		}
-		for _, backend := range e.Backends {
-			if b.Local && !slices.Contains(b.Nodes, backend.Node) {
-				b.Nodes = append(b.Nodes, backend.Node)
-			}
-		}
-	}
-	list := make([]plan.Balanced, len(order))
-	for i, name := range order {
-		list[i] = *byName[name]
-	}
-	return list
-}
-
-// annotated adds what only the object says.
-func (r *Reconciler) annotated(name service.Name, b *plan.Balanced) {
-	obj, ok := source.Get[*corev1.Service](r.store, source.KindService, source.Key(name))
-	if !ok {
-		return
-	}
-	b.Local = obj.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
-	b.Preferred = fields(obj.Annotations[v1alpha1.AnnotationPreferredNodes])
-	b.NICs = fields(obj.Annotations[v1alpha1.AnnotationAnnounceNICs])
-}
-
-// fields splits a list separated by commas.
-func fields(s string) []string {
-	var out []string
-	for f := range strings.SplitSeq(s, ",") {
-		if f = strings.TrimSpace(f); f != "" {
-			out = append(out, f)
-		}
-	}
-	return out
-}
-
-// allocated stands for the addresses that were given out of pools which are no
-// more: they stay answered for while Services have them.
-func (r *Reconciler) allocated() plan.Pool {
-	addrs := make(map[netip.Addr]bool)
-	for _, a := range source.List[*v1alpha1.IPAllocation](r.store, source.KindIPAllocation) {
-		if addr, err := netip.ParseAddr(a.Spec.Address); err == nil && a.Spec.State == v1alpha1.AllocationActive {
-			addrs[addr] = true
-		}
-	}
-	return plan.Pool{Contains: func(a netip.Addr) bool { return addrs[a] }}
-}
-
-// announcer is what a node's object and its report say that decides whether it
-// may announce. This node's own NICs are looked at directly.
-func (r *Reconciler) announcer(obj *corev1.Node) announce.Node {
-	_, excluded := obj.Labels[corev1.LabelNodeExcludeBalancers]
-	n := announce.Node{Name: obj.Name, Excluded: excluded, Labels: obj.Labels}
-	if obj.Name == r.Config.NodeName {
-		n.Subnets = []netip.Prefix{}
-		for _, own := range r.nics {
-			if own.Role&nic.External != 0 && own.Carrier {
-				n.Subnets = append(n.Subnets, own.Addrs...)
-			}
-		}
-		return n
-	}
-	state, ok := source.Get[*v1alpha1.NodeNetworkState](r.store, source.KindNodeNetworkState, source.Key{Name: obj.Name})
-	if !ok {
-		return n
-	}
-	n.Subnets = []netip.Prefix{}
-	for _, other := range plan.RemoteNICs(state) {
-		if other.External && other.Carrier {
-			n.Subnets = append(n.Subnets, other.Addrs...)
-		}
-	}
-	return n
 }

@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/patchbay-net/patchbay/ipam/store"
-	"github.com/patchbay-net/patchbay/pkg/announce"
+	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/datapath"
 	"github.com/patchbay-net/patchbay/pkg/netdev"
@@ -45,8 +45,6 @@ type Datapath interface {
 	SetServices([]service.Entry) error
 	SetRoutes([]datapath.Route) error
 	SetPeers([]datapath.Peer) error
-	SetAnnouncements([]datapath.Announcement) error
-	Announcements() ([]datapath.Announcement, error)
 	Drops() ([]datapath.Drop, error)
 	Frontends() []datapath.Frontend
 }
@@ -57,14 +55,14 @@ type Options struct {
 	Datapath Datapath
 	Leases   *store.Store
 	Writer   source.Writer // for this node's report; nil: none is written
-	Sender   *announce.Sender
-	Members  announce.Members
-	Version  string // of the program
+	Version  string        // of the program
 	Log      *slog.Logger
 	// OnServices is told the health-check node ports after each change, if set.
 	OnServices func([]service.HealthCheck)
 	// Meter counts what is done, if set.
 	Meter Meter
+	// Addresses lists the LoadBalancer addresses, if set.
+	Addresses func() ([]agentapi.Address, error)
 	// Parts are kept in force beside the reconciler's own.
 	Parts []parts.Part
 }
@@ -107,8 +105,7 @@ type Reconciler struct {
 	net      plan.Network
 	entries  []service.Entry // last computed
 	tunnel   datapath.Tunnel
-	groups   map[int]bool // links with groups of ours
-	marked   time.Time    // when the ready file was last written
+	marked   time.Time // when the ready file was last written
 }
 
 // part is a set of parts of the node that a pass looks at.
@@ -119,10 +116,9 @@ const (
 	partNetwork
 	partEndpoints
 	partServices
-	partAddresses
 	partRules
 
-	partAll = partLinks | partNetwork | partEndpoints | partServices | partAddresses | partRules
+	partAll = partLinks | partNetwork | partEndpoints | partServices | partRules
 )
 
 const (
@@ -131,7 +127,7 @@ const (
 	retryLast  = 30 * time.Second
 	sweepEvery = 6                // renewals between looks for pods that vanished
 	sourceTime = 3 * time.Second  // for the source, while what an earlier agent put in force still serves
-	renewal    = 10 * time.Second // how often announcements are looked at unasked
+	renewal    = 10 * time.Second // how often the node is looked at unasked
 )
 
 // New returns a Reconciler with the objects of the snapshot, if there is one.
@@ -140,7 +136,7 @@ func New(o Options) *Reconciler {
 		Options: o, problems: problems.New(o.Log), sysctls: netdev.Sysctls(o.Config.Paths.Sysctl), started: time.Now(),
 		wake: make(chan struct{}, 1), note: make(chan struct{}, 1), synced: make(chan struct{}),
 		services: convert.NewServices(o.Config.ServiceCIDRs), dirty: partAll,
-		groups: map[int]bool{}, attached: map[int]datapath.NIC{},
+		attached: map[int]datapath.NIC{},
 	}
 	r.pods = endpoints.New(o.Datapath, o.Leases, o.Config.Paths.Gate(), func() { r.touch(partServices) }, o.Log)
 	r.others = parts.New(parts.Options{Parts: o.Parts, Objects: r.objects, Note: func(part string, err error) {
@@ -183,7 +179,6 @@ func (r *Reconciler) loop(ctx context.Context) error {
 		case <-r.wake:
 			settle(ctx, settleTime)
 		case <-renew.C:
-			r.mark(partAddresses)
 			if renewals++; renewals%sweepEvery == 0 {
 				r.mark(partEndpoints)
 			}
@@ -254,7 +249,6 @@ func (r *Reconciler) pass() (failed part) {
 		{partNetwork, "network", r.syncNetwork, false},
 		{partEndpoints, "endpoints", r.pods.Adopt, true},
 		{partServices, "services", r.syncServices, false},
-		{partAddresses, "addresses", r.syncAddresses, false},
 		{partRules, "masquerade", r.syncRules, false},
 	}
 	known := r.objectsKnown()
@@ -295,6 +289,15 @@ func (r *Reconciler) objectsKnown() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.store.Synced(r.Kinds()...) || r.restored && !time.Now().Before(r.trusted)
+}
+
+// SetSuspect names the nodes that are likely dead: others' endpoints go before
+// theirs.
+func (r *Reconciler) SetSuspect(nodes map[string]bool) {
+	r.mu.Lock()
+	r.services.SetSuspect(nodes)
+	r.mu.Unlock()
+	r.touch(partServices)
 }
 
 // Problem notes what is wrong with something beside the reconciler, or with nil

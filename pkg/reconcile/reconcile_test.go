@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,10 +20,10 @@ import (
 
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
-	"github.com/patchbay-net/patchbay/pkg/announce"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/datapath"
+	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
 	"github.com/patchbay-net/patchbay/pkg/netdev/watch"
 	"github.com/patchbay-net/patchbay/pkg/source"
 	"github.com/patchbay-net/patchbay/test/netlab"
@@ -68,8 +69,8 @@ func newLab(t *testing.T, prepare ...func(*fakeDatapath)) *lab {
 func (l *lab) start(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	l.r = New(Options{
-		Config: l.cfg, Datapath: l.dp, Leases: store.New(l.cfg.Paths.Leases(), store.Options{}), Sender: announce.NewSender(log),
-		Members: announce.Static{}, Writer: l.writer, Version: "test", Log: log,
+		Config: l.cfg, Datapath: l.dp, Leases: store.New(l.cfg.Paths.Leases(), store.Options{}),
+		Writer: l.writer, Version: "test", Log: log,
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 2)
@@ -297,34 +298,6 @@ func TestBadObjects(t *testing.T) {
 	})
 }
 
-func TestAnnouncements(t *testing.T) {
-	netlab.Isolate(t, func(t *testing.T) {
-		l := newLab(t)
-		defer func() { l.close() }()
-		l.fill()
-		b := node("b", "192.168.1.2", "10.244.1.0/24")
-		b.Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
-		l.upsert(source.KindNode, b)
-		l.synced()
-		mine := func() bool {
-			return len(l.dp.announcements) == 1 && l.dp.announcements[0].Addr == netip.MustParseAddr("192.168.1.100")
-		}
-		l.await(t, "address announced here", mine)
-		a := node("a", "192.168.1.1", "10.244.0.0/24")
-		a.Labels, b = b.Labels, node("b", "192.168.1.2", "10.244.1.0/24")
-		l.upsert(source.KindNode, a)
-		l.upsert(source.KindNode, b)
-		l.await(t, "address left to b", func() bool { return len(l.dp.announcements) == 0 })
-		addresses, err := l.r.Addresses()
-		if err != nil || len(addresses) != 1 || addresses[0].Owner != "b" {
-			t.Errorf("addresses %+v, %v, want b's", addresses, err)
-		}
-		svc, _ := web("192.168.1.200") // of no pool: not ours to announce
-		l.upsert(source.KindService, svc)
-		l.await(t, "no address", func() bool { return len(l.r.seen().addresses) == 0 })
-	})
-}
-
 // TestNICsFollowed: a NIC that comes, gets an address, loses its cable and goes
 // is followed without a restart.
 func TestNICsFollowed(t *testing.T) {
@@ -340,20 +313,23 @@ func TestNICsFollowed(t *testing.T) {
 		b.Labels = map[string]string{corev1.LabelNodeExcludeBalancers: ""}
 		l.upsert(source.KindNode, b)
 		l.synced()
-		l.await(t, "eth0 internal, nothing to announce on", func() bool {
-			return len(l.dp.nics) == 1 && l.dp.nics[l.here.Index(t, "eth0")].Role == datapath.Internal && len(l.dp.announcements) == 0
+		l.await(t, "eth0 internal", func() bool {
+			return len(l.dp.nics) == 1 && l.dp.nics[l.here.Index(t, "eth0")].Role == datapath.Internal
 		})
 		netlab.Wire(t, l.here, "eth1", l.peer, "eth1")
 		l.here.Addr(t, "eth1", "203.0.113.1/24")
 		index := l.here.Index(t, "eth1")
-		announced := func() bool { return len(l.dp.announcements) == 1 && l.dp.announcements[0].IfIndex == index }
-		l.await(t, "eth1 external, announced on", func() bool { return l.dp.nics[index].Role == datapath.External && announced() })
+		l.await(t, "eth1 external", func() bool { return l.dp.nics[index].Role == datapath.External })
+		carrier := func() bool {
+			i := slices.IndexFunc(l.r.seen().nics, func(n nic.NIC) bool { return n.Index == index })
+			return i >= 0 && l.r.seen().nics[i].Carrier
+		}
 		l.peer.Down(t, "eth1")
-		l.await(t, "not announced without carrier", func() bool { return len(l.dp.announcements) == 0 })
+		l.await(t, "no carrier", func() bool { return !carrier() })
 		l.peer.Up(t, "eth1")
-		l.await(t, "announced again", announced)
+		l.await(t, "carrier again", carrier)
 		l.here.Exec(t, "ip", "link", "del", "eth1")
-		l.await(t, "eth1 gone", func() bool { _, there := l.dp.nics[index]; return !there && len(l.dp.announcements) == 0 })
+		l.await(t, "eth1 gone", func() bool { _, there := l.dp.nics[index]; return !there })
 	})
 }
 

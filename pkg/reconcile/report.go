@@ -64,11 +64,6 @@ func (r *Reconciler) state() *v1alpha1.NodeNetworkState {
 		s.NICs = append(s.NICs, nic)
 	}
 	s.Blocks = r.blockStates()
-	for _, a := range v.addresses {
-		if a.Link != 0 {
-			s.Announcements = append(s.Announcements, v1alpha1.AnnouncementState{Address: a.Addr.String(), Interfaces: []string{a.NIC}})
-		}
-	}
 	ready := metav1.Condition{Type: "Ready", Status: metav1.ConditionTrue, Reason: "InForce", LastTransitionTime: metav1.Now()}
 	if status := r.Status(); !status.Ready {
 		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, "NotInForce", status.Reason

@@ -11,7 +11,6 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/patchbay-net/patchbay/pkg/announce"
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/source"
 )
@@ -43,7 +42,7 @@ func BenchmarkServices(b *testing.B) {
 		b.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	r := New(Options{Config: cfg, Datapath: &fakeDatapath{}, Sender: announce.NewSender(log), Members: announce.Static{}, Log: log})
+	r := New(Options{Config: cfg, Datapath: &fakeDatapath{}, Log: log})
 	n := node("a", "192.168.1.1", "10.244.0.0/24")
 	r.Apply(source.Event{Op: source.Upsert, Kind: source.KindNode, Key: source.KeyOf(n), Object: n})
 	many(r, 10_000)
@@ -54,9 +53,6 @@ func BenchmarkServices(b *testing.B) {
 		slice.ObjectMeta = metav1.ObjectMeta{Namespace: "d", Name: "web7-1", Labels: slice.Labels, Generation: slice.Generation + 1}
 		r.Apply(source.Event{Op: source.Upsert, Kind: source.KindEndpointSlice, Key: source.KeyOf(slice), Object: slice})
 		if err := r.syncServices(); err != nil {
-			b.Fatal(err)
-		}
-		if err := r.syncAddresses(); err != nil {
 			b.Fatal(err)
 		}
 	}

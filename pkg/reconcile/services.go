@@ -5,17 +5,12 @@ package reconcile
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
-	"github.com/patchbay-net/patchbay/pkg/announce"
-	"github.com/patchbay-net/patchbay/pkg/datapath"
-	"github.com/patchbay-net/patchbay/pkg/netdev"
-	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
 )
 
@@ -32,7 +27,7 @@ func (r *Reconciler) syncServices() error {
 	if r.OnServices != nil {
 		r.OnServices(checks)
 	}
-	r.update(func(v *view) { v.entries = entries })
+	r.update(func(v *view) { v.entries, v.computed = entries, true })
 	if err := r.Datapath.SetServices(entries); err != nil {
 		r.mu.Lock()
 		r.waiting = append(r.waiting, waiting...)
@@ -46,58 +41,6 @@ func (r *Reconciler) syncServices() error {
 		r.Meter.InForce(triggers)
 	}
 	return nil
-}
-
-// syncAddresses chooses who answers for each LoadBalancer address, and answers
-// where it is this node. What another node claimed while it was ours, and still
-// is, is told to the network anew.
-func (r *Reconciler) syncAddresses() error {
-	addresses := plan.Addresses(r.addressInput(r.entries))
-	had, err := r.Datapath.Announcements()
-	if err != nil {
-		return err
-	}
-	var want []datapath.Announcement
-	var claims []announce.Claim
-	var lost []netip.Addr
-	byLink := make(map[int][]netip.Addr)
-	for _, a := range addresses {
-		if a.Link == 0 {
-			continue
-		}
-		// No expiry: nobody takes over from an agent that is gone as long as
-		// membership is static.
-		want = append(want, datapath.Announcement{Addr: a.Addr, IfIndex: a.Link})
-		claims = append(claims, announce.Claim{Addr: a.Addr, Link: a.Link, MAC: r.macOf(a.Link)})
-		byLink[a.Link] = append(byLink[a.Link], a.Addr)
-		if !slices.ContainsFunc(had, func(h datapath.Announcement) bool { return h.Addr == a.Addr && h.IfIndex == a.Link }) {
-			lost = append(lost, a.Addr)
-		}
-	}
-	errs := []error{r.syncGroups(byLink), r.Datapath.SetAnnouncements(want)}
-	r.Sender.Set(claims)
-	r.Sender.Again(lost...)
-	r.update(func(v *view) { v.addresses = addresses })
-	return errors.Join(errs...)
-}
-
-// syncGroups joins the multicast groups in which IPv6 neighbours ask.
-func (r *Reconciler) syncGroups(byLink map[int][]netip.Addr) error {
-	var errs []error
-	for _, n := range r.nics {
-		if addrs := byLink[n.Index]; n.Role&nic.External != 0 || len(addrs) > 0 || r.groups[n.Index] {
-			errs = append(errs, netdev.SyncGroups(n.Index, addrs))
-			r.groups[n.Index] = len(addrs) > 0
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (r *Reconciler) macOf(link int) [6]byte {
-	if i := slices.IndexFunc(r.nics, func(n nic.NIC) bool { return n.Index == link }); i >= 0 {
-		return r.nics[i].MAC
-	}
-	return [6]byte{}
 }
 
 // finish is what follows when all parts are in force: endpoints are accepted,

@@ -22,14 +22,14 @@ import (
 
 // view is what the last passes made, for readers. Its parts are replaced whole.
 type view struct {
-	nics      []nic.NIC
-	net       plan.Network
-	nodes     []plan.Node
-	entries   []service.Entry
-	addresses []plan.Address
-	passed    time.Time // when the last pass ended
-	finished  bool      // a pass has come to its end
-	unready   error     // why pods can't be added all the same
+	nics     []nic.NIC
+	net      plan.Network
+	nodes    []plan.Node
+	entries  []service.Entry
+	computed bool      // entries are
+	passed   time.Time // when the last pass ended
+	finished bool      // a pass has come to its end
+	unready  error     // why pods can't be added all the same
 }
 
 func (r *Reconciler) update(f func(*view)) {
@@ -82,12 +82,13 @@ func (r *Reconciler) Info() (agentapi.Info, error) {
 	for _, e := range v.entries {
 		info.Counts.Backends += len(e.Backends)
 	}
-	for _, a := range v.addresses {
-		if a.Link != 0 {
+	addresses, err := r.Addresses()
+	for _, a := range addresses {
+		if a.Announced {
 			info.Counts.Announced++
 		}
 	}
-	return info, nil
+	return info, err
 }
 
 // Pods lists the node's endpoints.
@@ -113,21 +114,10 @@ func (r *Reconciler) Services() []agentapi.Service {
 
 // Addresses lists the LoadBalancer addresses and who answers for them.
 func (r *Reconciler) Addresses() ([]agentapi.Address, error) {
-	announced, err := r.Datapath.Announcements()
-	if err != nil {
-		return nil, err
+	if r.Options.Addresses == nil {
+		return nil, nil
 	}
-	var out []agentapi.Address
-	for _, a := range r.seen().addresses {
-		view := agentapi.Address{Addr: a.Addr, Pool: a.Pool, Services: a.Services, Owner: a.Owner, Reason: a.Reason, NIC: a.NIC}
-		for _, h := range announced {
-			if h.Addr == a.Addr {
-				view.Announced, view.Expires = true, h.Expires
-			}
-		}
-		out = append(out, view)
-	}
-	return out, nil
+	return r.Options.Addresses()
 }
 
 // ListLeases lists the pods' leases.

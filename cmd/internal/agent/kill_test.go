@@ -140,13 +140,16 @@ func testKilled(t *testing.T, settings string) {
 	if os.Getenv("PATCHBAY_LONG") != "" {
 		length, period = 30*time.Second, 5*time.Second
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), length)
-	defer cancel()
 	inside, other := &load{}, &load{}
 	from, address := outside, "192.168.1.100:80"
 	if settings == "" {
 		from, address = here, "10.96.0.20:80" // a process of this node's cgroup can't be outside
 	}
+	netlab.WaitFor(t, 10*time.Second, "the address is answered for", func() error {
+		return from.Do(func() error { return exchange(address) })
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), length)
+	defer cancel()
 	var running sync.WaitGroup
 	for range 4 { // with 8 ms each: 1,000 a second in all
 		running.Go(func() { _ = other.run(ctx, from, address, 8*time.Millisecond) })

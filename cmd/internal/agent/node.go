@@ -17,7 +17,6 @@ import (
 	"github.com/patchbay-net/patchbay/cmd/internal/agent/device"
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
-	"github.com/patchbay-net/patchbay/pkg/announce"
 	"github.com/patchbay-net/patchbay/pkg/announce/search"
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/datapath"
@@ -31,6 +30,7 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/reconcile/leasing"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/noderoutes"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/pools"
 )
 
 // runNode is the agent of a node. All that it has put in force stays when it
@@ -49,23 +49,33 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	if err != nil {
 		return err
 	}
-	sender := announce.NewSender(log)
+	addrs, err := newAnnouncer(cfg, dp, log)
+	if err != nil {
+		return err
+	}
 	routes, nics := nodeRoutes(cfg, writer), &nicView{}
 	tests := newSelfTester(cfg.NodeName, filepath.Join(cfg.Paths.Run, "offloads.json"), log)
 	leases := store.New(cfg.Paths.Leases(), store.Options{InUse: podlink.Addrs, Damaged: func(err error) { log.Warn("leases", "err", err) }})
 	pods := podLeasing(cfg, leases, log)
 	searches := search.New(search.Options{Log: log})
+	ranges := &pools.Pools{Writer: writer}
+	ranges.Folder, _ = cfg.SourceDir()
 	r := reconcile.New(reconcile.Options{
-		Config: cfg, Datapath: dp, Writer: writer, Sender: sender, Members: announce.Static{}, Version: version(), Log: log,
-		Leases: leases,
+		Config: cfg, Datapath: dp, Writer: writer, Version: version(), Log: log,
+		Leases: leases, Addresses: addrs.List,
 		Parts: []parts.Part{
+			addrs.Part(),
+			addrs.verifier.Part(),
 			pods.Part(),
 			routes.Part(),
 			nics.Part(),
 			tests.Part(),
 			searches.Part(),
+			ranges.Part(),
 		},
 	})
+	dp.SetNamespaces(podNamespaces(r))
+	addrs.r = r
 	pods.Wake = func() { r.Wake(leasing.PartName) }
 	tests.problem = r.Problem
 	routes.Wake, routes.Note = func() { r.Wake(noderoutes.PartName) }, func(err error) { r.Problem("agent/custom routes", err) }
@@ -87,14 +97,18 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	}
 	handler := r.Handler()
 	routes.Serve(handler)
+	ranges.Serve(handler)
 	nics.Serve(handler, r.NICs)
 	servePackets(handler, r, dp, cfg, log)
 	pods.Handle(handler)
-	group, ctx := errgroup.WithContext(ctx)
+	if err := addrs.open(handler); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	group, ctx := errgroup.WithContext(addrs.leaving(ctx))
 	group.Go(func() error { return agentapi.Serve(ctx, listener, handler, log) })
 	group.Go(func() error { return r.Run(ctx) })
 	group.Go(func() error { return checks.Run(ctx) })
-	group.Go(func() error { return sender.Run(ctx) })
+	group.Go(func() error { return addrs.run(ctx) })
 	group.Go(func() error { return ignoreCanceled(dp.Run(ctx)) })
 	for name, f := range map[string]func() error{
 		"health": func() error {
@@ -102,8 +116,8 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 		},
 		"metrics": func() error { return monitor.Server(ctx, metrics.Address, counters.Handler()) },
 		"watch": func() error {
-			r.Changed(watch.Event{Topic: watch.Lost}) // what happened before
-			return watch.Run(ctx, r.Changed)
+			addrs.changed(watch.Event{Topic: watch.Lost}) // what happened before
+			return watch.Run(ctx, addrs.changed)
 		},
 		"routes":   func() error { return routes.Run(ctx) },
 		"selftest": func() error { return tests.Run(ctx) },
@@ -191,7 +205,11 @@ func runDevice(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	keeper := switches.Keeper{Sysctls: netdev.Sysctls(cfg.Paths.Sysctl), Seed: cfg.NodeName}
-	return device.New(keeper, src, writer, log).Serve(ctx, cfg.Paths.AgentSocket())
+	pools := &nodePools{source: src, path: filepath.Join(cfg.Paths.Run, "pools.json"), log: log}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return pools.Run(ctx) })
+	group.Go(func() error { return device.New(keeper, src, writer, log).Serve(ctx, cfg.Paths.AgentSocket()) })
+	return group.Wait()
 }
 
 // cgroupPath is where the socket hooks go: as configured, else where cgroup2 is mounted.

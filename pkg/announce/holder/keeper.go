@@ -151,6 +151,15 @@ func (k *Keeper) Standings() map[string]Standing {
 	return k.standings
 }
 
+// May tells whether an address may be claimed now: this node holds it, and knows
+// what it says.
+func (k *Keeper) May(addr netip.Addr) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	r := k.machine.records[addr]
+	return r != nil && r.phase >= Claiming && k.Heartbeat.Awake()
+}
+
 // Busy tells whether this node holds an address that another could take over.
 func (k *Keeper) Busy() bool {
 	k.mu.Lock()

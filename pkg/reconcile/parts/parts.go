@@ -41,8 +41,9 @@ type Objects struct {
 	Node  string        // this node's name
 	Store *source.Store // read only
 	NICs  []nic.NIC     // with their roles
-	// Entries are the frontends in force.
-	Entries []service.Entry
+	// Entries are the frontends, once they have been computed from all objects.
+	Entries  []service.Entry
+	Computed bool
 	// Known: all objects have been read, from the source or the last snapshot.
 	Known bool
 }

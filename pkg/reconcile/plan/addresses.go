@@ -29,67 +29,42 @@ type Pool struct {
 	Selects  func(nodeLabels map[string]string) bool // nil: all nodes
 }
 
-// Address is a LoadBalancer address and who answers for it.
-type Address struct {
-	Addr     netip.Addr
+// Wish is an address that must be answered for, with what the Services that
+// share it ask for.
+type Wish struct {
+	announce.Request
 	Pool     string
 	Services []string
-	announce.Choice
-	Link int    // index of the NIC that this node answers on, 0 if it doesn't
-	NIC  string // and its name
+	NICs     []string // names; empty: any external one
 }
 
-// AddressInput is what addresses are planned from.
-type AddressInput struct {
-	Self     string
-	Services []Balanced
-	Pools    []Pool
-	Nodes    []announce.Node
-	Members  announce.Members
-	NICs     []nic.NIC
-}
-
-// Addresses decides for each address of a Service that is in a pool of ours who
-// answers for it, by address.
-func Addresses(in AddressInput) []Address {
-	requests := make(map[netip.Addr]*wish)
-	for _, s := range in.Services {
+// Wishes are the addresses of Services that are in a pool of ours, in order.
+func Wishes(services []Balanced, pools []Pool) []Wish {
+	found := make(map[netip.Addr]*Wish)
+	for _, s := range services {
 		for _, addr := range s.Addrs {
-			i := slices.IndexFunc(in.Pools, func(p Pool) bool { return p.Contains(addr) })
+			i := slices.IndexFunc(pools, func(p Pool) bool { return p.Contains(addr) })
 			if i < 0 {
 				continue
 			}
-			w := requests[addr]
+			w := found[addr]
 			if w == nil {
-				w = &wish{Request: announce.Request{Addr: addr, Selects: in.Pools[i].Selects}, pool: in.Pools[i].Name}
-				requests[addr] = w
+				w = &Wish{Request: announce.Request{Addr: addr, Selects: pools[i].Selects}, Pool: pools[i].Name}
+				found[addr] = w
 			}
 			w.add(s)
 		}
 	}
-	out := make([]Address, 0, len(requests))
-	for _, addr := range slices.SortedFunc(maps.Keys(requests), netip.Addr.Compare) {
-		w := requests[addr]
-		a := Address{Addr: addr, Pool: w.pool, Services: w.services, Choice: announce.Choose(w.Request, in.Nodes, in.Members)}
-		if a.Owner == in.Self {
-			a.answerOn(in.NICs, w.nics)
-		}
-		out = append(out, a)
+	wishes := make([]Wish, 0, len(found))
+	for _, addr := range slices.SortedFunc(maps.Keys(found), netip.Addr.Compare) {
+		wishes = append(wishes, *found[addr])
 	}
-	return out
+	return wishes
 }
 
-// wish joins what the Services that share an address ask for.
-type wish struct {
-	announce.Request
-	pool     string
-	services []string
-	nics     []string
-}
-
-func (w *wish) add(s Balanced) {
-	w.services = append(w.services, s.Name)
-	slices.Sort(w.services)
+func (w *Wish) add(s Balanced) {
+	w.Services = append(w.Services, s.Name)
+	slices.Sort(w.Services)
 	if s.Local && w.Local == nil {
 		w.Local = append([]string{}, s.Nodes...)
 	} else if s.Local {
@@ -98,19 +73,19 @@ func (w *wish) add(s Balanced) {
 	if w.Preferred == nil {
 		w.Preferred = s.Preferred
 	}
-	if w.nics == nil {
-		w.nics = s.NICs
+	if w.NICs == nil {
+		w.NICs = s.NICs
 	}
 }
 
-// answerOn picks the NIC: external, with carrier and an address on the network.
-func (a *Address) answerOn(nics []nic.NIC, names []string) {
+// NIC picks the NIC to answer on: external or named, with carrier and an address
+// on the network.
+func (w *Wish) NIC(nics []nic.NIC) (nic.NIC, bool) {
 	for _, n := range slices.SortedFunc(slices.Values(nics), func(x, y nic.NIC) int { return cmp.Compare(x.Index, y.Index) }) {
-		wanted := len(names) == 0 && n.Role&nic.External != 0 || slices.Contains(names, n.Name) && n.Role != nic.Ignored
-		if wanted && n.Carrier && n.OnSubnet(a.Addr) {
-			a.Link, a.NIC = n.Index, n.Name
-			return
+		wanted := len(w.NICs) == 0 && n.Role&nic.External != 0 || slices.Contains(w.NICs, n.Name) && n.Role != nic.Ignored
+		if wanted && n.Carrier && n.OnSubnet(w.Addr) {
+			return n, true
 		}
 	}
-	a.Reason += "; but this node has no such NIC to answer on"
+	return nic.NIC{}, false
 }

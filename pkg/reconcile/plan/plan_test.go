@@ -197,20 +197,24 @@ func TestAddresses(t *testing.T) {
 		{Name: "d/web", Addrs: addrs("192.0.2.50")}, {Name: "d/web2", Addrs: addrs("192.0.2.50"), Preferred: []string{"a"}},
 		{Name: "d/local", Addrs: addrs("192.0.2.51"), Local: true, Nodes: []string{"b"}}, {Name: "d/foreign", Addrs: addrs("203.0.113.1")},
 	}
-	in := AddressInput{Self: "a", Services: services, Pools: []Pool{pool}, Nodes: []announce.Node{a, b}, Members: announce.Static{}, NICs: input(t, "").NICs}
-	got := Addresses(in)
+	got := Wishes(services, []Pool{pool})
 	if len(got) != 2 {
-		t.Fatalf("addresses %+v, want the two of the pool", got)
+		t.Fatalf("wishes %+v, want the two of the pool", got)
 	}
-	if g := got[0]; g.Owner != "a" || g.NIC != "eth3" || g.Link != 3 || !slices.Equal(g.Services, []string{"d/web", "d/web2"}) {
-		t.Errorf("shared address: %+v, want a's, on eth3, of both Services", g)
+	nodes, nics := []announce.Node{a, b}, input(t, "").NICs
+	choose := func(w Wish) string { return announce.Choose(w.Request, nodes, announce.Static{}).Owner }
+	if w := got[0]; choose(w) != "a" || w.Pool != "lan" || !slices.Equal(w.Services, []string{"d/web", "d/web2"}) {
+		t.Errorf("shared address: %+v, want a's, of both Services", w)
 	}
-	if g := got[1]; g.Owner != "b" || g.Link != 0 {
-		t.Errorf("local address: %+v, want b's", g)
+	if w := got[1]; choose(w) != "b" {
+		t.Errorf("local address: %+v, want b's", w)
 	}
-	in.NICs[1].Carrier = false
-	if g := Addresses(in)[0]; g.Link != 0 || !strings.Contains(g.Reason, "no such NIC") {
-		t.Errorf("without carrier: %+v, want it said", g)
+	if on, ok := got[0].NIC(nics); !ok || on.Name != "eth3" {
+		t.Errorf("NIC %+v, want eth3", on)
+	}
+	nics[1].Carrier = false
+	if on, ok := got[0].NIC(nics); ok {
+		t.Errorf("without carrier: %+v, want none", on)
 	}
 }
 
