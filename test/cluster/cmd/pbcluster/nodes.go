@@ -26,15 +26,60 @@ func (a *app) nodeTests() []step {
 	}
 }
 
-// spare is a node without the database, of which there is one pod only.
+// spare is a node without the database, of which there is one pod only: one
+// that answers for a LoadBalancer address, else one that serves.
 func (a *app) spare(ctx context.Context) (lab.Machine, error) {
-	hosts, err := a.fields(ctx, "pod", `.items[?(@.metadata.labels.app=="database")].spec.nodeName`)
+	hosts := func(name string) ([]string, error) {
+		return a.fields(ctx, "pod", `.items[?(@.metadata.labels.app=="`+name+`")].spec.nodeName`)
+	}
+	database, err := hosts("database")
 	if err != nil {
 		return lab.Machine{}, err
 	}
-	nodes := a.lab.Machines[1:]
-	i := slices.IndexFunc(nodes, func(m lab.Machine) bool { return m.Name != hosts[0] })
-	return nodes[i], nil
+	serving, err := hosts("web")
+	if err != nil {
+		return lab.Machine{}, err
+	}
+	announcing, err := a.announcers(ctx)
+	if err != nil {
+		return lab.Machine{}, err
+	}
+	for _, name := range append(announcing, serving...) {
+		i := slices.IndexFunc(a.lab.Machines, func(m lab.Machine) bool { return m.Name == name })
+		if i > 0 && name != database[0] {
+			return a.lab.Machines[i], nil
+		}
+	}
+	return lab.Machine{}, fmt.Errorf("no node to spare: the database is on %s, web on %v, addresses on %v", database[0], serving, announcing)
+}
+
+// announcers are the nodes that answer for the application's addresses.
+func (a *app) announcers(ctx context.Context) ([]string, error) {
+	frontends, err := a.frontends(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out, err := a.lab.Kubectl(ctx, "-n", "patchbay-system", "exec", "daemonset/patchbayd", "-c", "patchbayd", "--",
+		"patchbayctl", "addresses", "-o", "json").Output()
+	if err != nil {
+		return nil, fmt.Errorf("patchbayctl addresses: %w", err)
+	}
+	var addresses []struct {
+		Addr  netip.Addr
+		Owner string
+	}
+	if err := json.Unmarshal(out, &addresses); err != nil {
+		return nil, fmt.Errorf("patchbayctl addresses: %w: %s", err, out)
+	}
+	var names []string
+	for _, f := range frontends {
+		for _, addr := range addresses {
+			if addr.Addr == f.Addr() && addr.Owner != "" {
+				names = append(names, addr.Owner)
+			}
+		}
+	}
+	return names, nil
 }
 
 // checkEligible asks for a node's health as a load balancer does.

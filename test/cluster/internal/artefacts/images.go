@@ -116,6 +116,7 @@ func addUserland(t *oci.Tree) error {
 	}
 	t.Data("etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"))
 	t.Data("etc/group", 0o644, []byte("root:x:0:\nnogroup:x:65534:\n"))
+	t.Data("etc/wgetrc", 0o644, []byte("tries = 1\n")) // as busybox' own, which upstream's image has
 	t.Data("etc/nsswitch.conf", 0o644, []byte("hosts: files dns\n"))
 	if err := t.Program("bin/busybox", "busybox"); err != nil {
 		return err

@@ -39,6 +39,9 @@ func TestAddressesAreDistinctAndOnTheirSwitch(t *testing.T) {
 		check(m.Name, m.External, sw[1].Gateway)
 	}
 	check("client", ClientPort(), sw[1].Gateway)
+	internal, external := testerPorts()
+	check("tester", internal, sw[0].Gateway)
+	check("tester", external, sw[1].Gateway)
 	for _, pool := range l.Site().PoolCIDRs {
 		if p := netip.MustParsePrefix(pool); p != p.Masked() {
 			t.Errorf("pool %s has host bits", p)

@@ -115,11 +115,18 @@ func (l *Lab) Init(name string) error {
 // Exec returns a command that runs argv inside machine name, in all its
 // namespaces.
 func (l *Lab) Exec(ctx context.Context, name string, argv ...string) (*exec.Cmd, error) {
+	return l.enter(ctx, name, name, argv...)
+}
+
+// enter returns a command that runs argv in all namespaces of machine name but
+// that of the network, which is part's.
+func (l *Lab) enter(ctx context.Context, name, part string, argv ...string) (*exec.Cmd, error) {
 	data, err := os.ReadFile(l.path(name, "pid"))
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: %w", name, err)
 	}
-	args := append([]string{"-t", strings.TrimSpace(string(data)), "-m", "-n", "-u", "-i", "-p", "-C", "--"}, argv...)
+	network := "--net=" + filepath.Join(netnsDir, l.Netns(part))
+	args := append([]string{"-t", strings.TrimSpace(string(data)), "-m", network, "-u", "-i", "-p", "-C", "--"}, argv...)
 	return command(ctx, "nsenter", args...), nil
 }
 
@@ -154,6 +161,14 @@ func (l *Lab) Readdress(ctx context.Context, name string, to Port, during func()
 			lines = append(lines, fmt.Sprintf("addr %s %s dev eth0%s", verb, a, options))
 		}
 		return ipBatch(ctx, l.Netns(name), lines...)
+	}
+	// As every init system sets it: without the first address the others stay.
+	promote, err := l.Exec(ctx, name, "sysctl", "-qw", "net.ipv4.conf.eth0.promote_secondaries=1")
+	if err != nil {
+		return err
+	}
+	if out, err := promote.CombinedOutput(); err != nil {
+		return fmt.Errorf("readdress %s: %w: %s", name, err, out)
 	}
 	if err := change("add", to, " nodad"); err != nil {
 		return err
@@ -214,15 +229,15 @@ func (l *Lab) Import(ctx context.Context, archive string) error {
 }
 
 // Tests returns a command that runs upstream's end-to-end tests that match
-// focus and not skip on the control plane, with a report in dir. It ends with
-// the machine.
+// focus and not skip, with a report in dir. It ends with the control plane, but
+// is on the tester's network.
 func (l *Lab) Tests(ctx context.Context, dir, focus, skip string) (*exec.Cmd, error) {
-	argv := []string{l.bin("ginkgo"), "run", "--procs=6", "--no-color", "--timeout=40m",
+	argv := []string{l.bin("ginkgo"), "run", "--procs=6", "--no-color", "--timeout=40m", "--poll-progress-after=4m", "--poll-progress-interval=4m",
 		"--focus=" + focus, "--output-dir=" + dir, "--json-report=report.json"}
 	if skip != "" {
 		argv = append(argv, "--skip="+skip)
 	}
-	cmd, err := l.Exec(ctx, l.controlPlane().Name, append(argv, l.bin("e2e.test"), "--",
+	cmd, err := l.enter(ctx, l.controlPlane().Name, "tester", append(argv, l.bin("e2e.test"), "--",
 		"--kubeconfig="+l.kubeconfig("admin"), "--kubectl-path="+l.bin("kubectl"),
 		"--provider=skeleton", fmt.Sprintf("--num-nodes=%d", len(l.Machines)-1), "--disable-log-dump")...)
 	if err != nil {

@@ -92,7 +92,11 @@ func (l *Lab) network(ctx context.Context) error {
 			return err
 		}
 	}
-	return l.plug(ctx, "external", "client", "eth0", ClientPort())
+	internal, external := testerPorts()
+	return errors.Join(
+		l.plug(ctx, "external", "client", "eth0", ClientPort()),
+		l.plug(ctx, "internal", "tester", "eth0", internal),
+		l.plug(ctx, "external", "tester", "eth1", external))
 }
 
 // plugMachine joins m to its switches and routes through the internal one.

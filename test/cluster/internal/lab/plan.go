@@ -106,6 +106,10 @@ func externalPort(host byte) Port {
 // ClientPort is the NIC of the outside client on the external switch.
 func ClientPort() Port { return externalPort(100) }
 
+// testerPorts are the NICs of the machine that upstream's tests run on: it
+// reaches the API server, and is a client from outside for Services.
+func testerPorts() (internal, external Port) { return internalPort(101), externalPort(101) }
+
 func switches() []Switch {
 	return []Switch{
 		{Name: "internal", Gateway: internalPort(1)},
@@ -136,13 +140,13 @@ func (l *Lab) families(v4, v6 string) []string {
 // Families is how many address families the lab has.
 func (l *Lab) Families() int { return len(l.families("4", "6")) }
 
-// Netns is the name under /run/netns of a machine's, switch's or the
-// client's network namespace.
+// Netns is the name under /run/netns of the network namespace of a machine, a
+// switch, the client or the tester.
 func (l *Lab) Netns(part string) string { return l.Name + "-" + part }
 
 // namespaces lists all that a lab of these machines makes.
 func (l *Lab) namespaces() []string {
-	names := []string{l.Netns("client")}
+	names := []string{l.Netns("client"), l.Netns("tester")}
 	for _, s := range switches() {
 		names = append(names, l.Netns(s.Name))
 	}
