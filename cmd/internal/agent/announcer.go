@@ -7,12 +7,15 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/pkg/announce/probe"
 	"github.com/patchbay-net/patchbay/pkg/announce/verify"
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/datapath"
@@ -41,6 +44,7 @@ func newAnnouncer(cfg config.Config, dp *datapath.Datapath, log *slog.Logger) (*
 		Node: cfg.NodeName, Port: cfg.Gossip.Port, Key: key, Expiry: time.Duration(cfg.LoadBalancer.AnnouncementExpiry), Datapath: dp, Log: log,
 		Note:    func(object string, err error) { a.r.Problem(object, err) },
 		Suspect: func(nodes map[string]bool) { a.r.SetSuspect(nodes) },
+		Proxied: proxied,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("addresses: %w", err)
@@ -51,6 +55,25 @@ func newAnnouncer(cfg config.Config, dp *datapath.Datapath, log *slog.Logger) (*
 	})
 	return a, nil
 }
+
+// proxied tells whether a machine answers for everything, of either family that
+// the NIC has.
+func proxied(ctx context.Context, link int, subnets []netip.Prefix, mac [6]byte) (bool, error) {
+	for _, is4 := range [...]bool{true, false} {
+		i := slices.IndexFunc(subnets, func(p netip.Prefix) bool { return p.Addr().Is4() == is4 && !p.Addr().IsLinkLocalUnicast() })
+		if i < 0 {
+			continue
+		}
+		all, err := probe.Proxied(ctx, probe.Target{Addr: subnets[i].Addr(), Link: link, Subnets: subnets}, mac)
+		if all || err != nil {
+			return all, err
+		}
+	}
+	return false, nil
+}
+
+// alive tells whether another node's agent is heard.
+func (a *announcer) alive(node string) bool { return a.Heartbeat.View().Peers[node].Agent }
 
 // readKey returns the cluster's key; none is configured where nodes trust their
 // networks.

@@ -57,7 +57,7 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	tests := newSelfTester(cfg.NodeName, filepath.Join(cfg.Paths.Run, "offloads.json"), log)
 	leases := store.New(cfg.Paths.Leases(), store.Options{InUse: podlink.Addrs, Damaged: func(err error) { log.Warn("leases", "err", err) }})
 	pods := podLeasing(cfg, leases, log)
-	searches := search.New(search.Options{Log: log})
+	searches := search.New(search.Options{Held: addrs.Held, Alive: addrs.alive, Log: log})
 	ranges := &pools.Pools{Writer: writer}
 	ranges.Folder, _ = cfg.SourceDir()
 	r := reconcile.New(reconcile.Options{
