@@ -94,6 +94,9 @@ func (k *Keeper) step() (time.Time, error) {
 	k.standings = k.judge.Judge(view, k.leaving)
 	k.wants = k.Plan(k.standings)
 	next, err := k.machine.Step(Situation{Now: time.Now(), View: view, Leaving: k.leaving, Wants: k.wants, Entries: entries})
+	if due := k.judge.Next(); !due.IsZero() && due.Before(next) {
+		next = due
+	}
 	held, after := k.machine.Held(), k.machine.Addresses()
 	k.mu.Unlock()
 	k.Heartbeat.SetHeld(held) // tells only what differs

@@ -44,13 +44,14 @@ func (s Steady) Alive(node string) bool { return s[node].Steady }
 type Standings struct {
 	self  string
 	well  map[string]time.Time
-	deaf  map[deafness]time.Time // since when one node says that it misses another
-	ready bool                   // the others have been judged once: who is well then may have been for long
+	apart map[parting]since
+	next  time.Time // when a parting will have stood for long enough; zero: none is looked at
+	ready bool      // the others have been judged once: who is well then may have been for long
 }
 
 // NewStandings returns a judge for a node.
 func NewStandings(self string) *Standings {
-	return &Standings{self: self, well: map[string]time.Time{}, deaf: map[deafness]time.Time{}}
+	return &Standings{self: self, well: map[string]time.Time{}, apart: map[parting]since{}}
 }
 
 // Judge returns the standing of this node and of all others in the view.
@@ -122,15 +123,18 @@ func (g *Standings) steady(node string, now time.Time, well bool) bool {
 // nicOf is a NIC of a node.
 type nicOf struct{ node, nic string }
 
-// deafness is that a node misses another on a NIC.
-type deafness struct {
-	nicOf
-	missed string
-}
+// parting is two nodes' NICs on one network that don't hear each other.
+type parting struct{ a, b nicOf }
 
-// oneSided is how long one node alone must miss another to be believed: each
-// tells what it knew, which may be over already.
-const oneSided = 3 * heartbeat.Interval
+// How long a parting must stand to be believed. Each node tells what it knew,
+// which may be over already: what one says alone counts later.
+const (
+	bothSides = heartbeat.Interval
+	oneSide   = 3 * heartbeat.Interval
+)
+
+// since is from when on both or one of two nodes have missed the other.
+type since struct{ both, one time.Time }
 
 // isolated finds the external NICs that carry nothing though they have carrier.
 // On each network the nodes fall into groups that hear each other. One group is
@@ -143,7 +147,7 @@ func (g *Standings) isolated(v heartbeat.View) map[nicOf]bool {
 			states[name] = p.State
 		}
 	}
-	g.note(states, v.At)
+	g.next = time.Time{}
 	on := map[netip.Prefix]network{}
 	for name, s := range states {
 		for _, n := range s.NICs {
@@ -157,7 +161,11 @@ func (g *Standings) isolated(v heartbeat.View) map[nicOf]bool {
 			}
 		}
 	}
-	cut := map[nicOf]bool{}
+	cut, apart := map[nicOf]bool{}, map[parting]since{}
+	for _, nics := range on {
+		g.note(nics, v.At, apart)
+	}
+	g.apart = apart
 	for _, nics := range on {
 		for _, name := range g.outsiders(nics, v.At) {
 			cut[nicOf{name, nics[name].Name}] = true
@@ -167,20 +175,26 @@ func (g *Standings) isolated(v heartbeat.View) map[nicOf]bool {
 }
 
 // note keeps since when who misses whom.
-func (g *Standings) note(states map[string]heartbeat.State, now time.Time) {
-	deaf := map[deafness]time.Time{}
-	for name, s := range states {
-		for _, n := range s.NICs {
-			for _, o := range n.Missed {
-				d := deafness{nicOf{name, n.Name}, o}
-				deaf[d] = now
-				if since, ok := g.deaf[d]; ok {
-					deaf[d] = since
-				}
+func (g *Standings) note(nics network, now time.Time, apart map[parting]since) {
+	for a := range nics {
+		for b := range nics {
+			if a >= b {
+				continue
 			}
+			key := parting{nicOf{a, nics[a].Name}, nicOf{b, nics[b].Name}}
+			was, is := g.apart[key], since{}
+			first, second := slices.Contains(nics[a].Missed, b), slices.Contains(nics[b].Missed, a)
+			switch {
+			case first && second:
+				is.both = cmp.Or(was.both, now)
+			case first || second:
+				is.one = cmp.Or(was.one, now)
+			default:
+				continue
+			}
+			apart[key] = is
 		}
 	}
-	g.deaf = deaf
 }
 
 // network is the NICs on it, by node.
@@ -245,10 +259,25 @@ func (g *Standings) divide(nics network, now time.Time) []group {
 	return groups
 }
 
-// parted tells whether two nodes don't hear each other on a network: both say
-// so, or one has said so for some time.
+// parted tells whether two nodes don't hear each other on a network, and have
+// not for some time.
 func (g *Standings) parted(nics network, a, b string, now time.Time) bool {
-	since1, ok1 := g.deaf[deafness{nicOf{a, nics[a].Name}, b}]
-	since2, ok2 := g.deaf[deafness{nicOf{b, nics[b].Name}, a}]
-	return ok1 && ok2 || ok1 && now.Sub(since1) >= oneSided || ok2 && now.Sub(since2) >= oneSided
+	if a > b {
+		a, b = b, a
+	}
+	is := g.apart[parting{nicOf{a, nics[a].Name}, nicOf{b, nics[b].Name}}]
+	due := is.both.Add(bothSides)
+	switch {
+	case is == since{}:
+		return false
+	case is.both.IsZero():
+		due = is.one.Add(oneSide)
+	}
+	if now.Before(due) && (g.next.IsZero() || due.Before(g.next)) {
+		g.next = due
+	}
+	return !now.Before(due)
 }
+
+// Next is when to judge again, though nothing changes; zero if there is no need.
+func (g *Standings) Next() time.Time { return g.next }

@@ -69,8 +69,9 @@ type Addresses struct {
 	relink    chan struct{}
 	changed   chan struct{}
 
+	linking sync.Mutex // held while NICs are read and told
 	mu      sync.Mutex
-	known   bool // the objects are
+	known   bool // the objects and the NICs are
 	nics    []nic.NIC
 	nodes   []announce.Node
 	wishes  []plan.Wish
@@ -172,6 +173,8 @@ func (a *Addresses) follow(ctx context.Context) error {
 
 // relinkNow reads the links, and opens sockets where there are none.
 func (a *Addresses) relinkNow() error {
+	a.linking.Lock()
+	defer a.linking.Unlock()
 	links, err := netdev.Links()
 	if err != nil {
 		return err

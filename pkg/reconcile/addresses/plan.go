@@ -53,19 +53,22 @@ func (a *Addresses) sync(_ context.Context, v parts.Objects) error {
 	}
 	wishes := wishes(v)
 	a.mu.Lock()
-	moved := !maps.Equal(roles, a.roles)
-	a.known, a.nodes, a.wishes, a.roles, a.macs = v.Known && v.Computed, nodes, wishes, roles, macs
+	moved := a.roles == nil || !maps.Equal(roles, a.roles)
+	a.nodes, a.wishes, a.roles, a.macs = nodes, wishes, roles, macs
 	a.mu.Unlock()
 	if v.Known || len(members) > 0 {
 		a.Heartbeat.SetMembers(members)
 	}
-	if moved {
-		a.Relink()
+	if moved && a.relinkNow() != nil {
+		a.Relink() // it says what is wrong, and tries again
 	}
-	a.Keeper.Wake()
-	if !v.Known {
+	if !v.Known || !v.Computed {
 		return nil
 	}
+	a.mu.Lock()
+	a.known = true // with the NICs: else all that is held would seem to have none
+	a.mu.Unlock()
+	a.Keeper.Wake()
 	return a.syncGroups(v.NICs, wishes)
 }
 
