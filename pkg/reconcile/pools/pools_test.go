@@ -4,6 +4,7 @@ package pools
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -12,8 +13,10 @@ import (
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
+	"github.com/patchbay-net/patchbay/pkg/kube"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
 	"github.com/patchbay-net/patchbay/pkg/source"
+	"github.com/patchbay-net/patchbay/test/apiserver"
 )
 
 // writer keeps what is applied.
@@ -88,5 +91,41 @@ func TestDrain(t *testing.T) {
 	p, w = newPools(t, "/etc/patchbay/objects")
 	if _, err := p.drain(t.Context(), agentapi.PoolDrain{Pool: "external"}); err == nil || !strings.Contains(err.Error(), "spec.disabled to true") || len(w.applied) > 0 {
 		t.Errorf("want it left to who writes the folder, got %v", err)
+	}
+}
+
+// TestDrainReal disables a pool at a real API server, and lets it give again:
+// all else of it stays as its owner wrote it.
+func TestDrainReal(t *testing.T) {
+	s := apiserver.Start(t)
+	const path = "/apis/patchbay.net/v1alpha1/ippools/external"
+	s.Apply(t, path, "{apiVersion: patchbay.net/v1alpha1, kind: IPPool, metadata: {name: external, labels: {site: x}}, spec: {use: LoadBalancer, cidrs: [192.0.2.0/28], priority: 3}}")
+	client, err := kube.New(kube.Options{Kubeconfig: s.Kubeconfig, KubeletConfigs: []string{}, Component: "patchbayd", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, off := range []bool{false, true} {
+		var obj v1alpha1.IPPool
+		if err := s.Get(path, &obj); err != nil {
+			t.Fatal(err)
+		}
+		want := obj.Spec
+		want.Disabled = !off
+		store := source.NewStore()
+		store.Apply(source.Event{Op: source.Upsert, Kind: source.KindIPPool, Key: source.KeyOf(&obj), Object: &obj})
+		p := &Pools{Writer: client}
+		if err := p.Part().Sync(t.Context(), parts.Objects{Store: store}); err != nil {
+			t.Fatal(err)
+		}
+		if pool, err := p.drain(t.Context(), agentapi.PoolDrain{Pool: "external", Off: off}); err != nil || pool.Disabled == off {
+			t.Fatalf("want it disabled %v, got %+v, %v", !off, pool, err)
+		}
+		var now v1alpha1.IPPool
+		if err := s.Get(path, &now); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, now.Spec); diff != "" || now.Labels["site"] != "x" {
+			t.Errorf("spec (-want +got):\n%s\nlabels %v", diff, now.Labels)
+		}
 	}
 }
