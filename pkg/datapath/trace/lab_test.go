@@ -224,7 +224,11 @@ func (l *lab) check(from string, end trace.End) error {
 	where, want := "", end.Frame
 	dropped := map[string]uint64{}
 	for name, p := range l.places {
-		if (end.Kind == trace.EndPod || end.Kind == trace.EndWire) && p.index == end.Link && (!end.Hop.IsValid() || l.has(p, end.Hop)) {
+		switch {
+		case end.Kind == trace.EndPod && p.index == end.Link:
+			where = name
+		case end.Kind == trace.EndWire && p.index == end.Link && end.Hop.IsValid() && l.has(p, end.Hop),
+			end.Kind == trace.EndWire && p.index == end.Link && !end.Hop.IsValid() && trace.ReadHeader(end.Frame).DstMAC == p.mac:
 			where = name
 		}
 	}

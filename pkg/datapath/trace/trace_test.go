@@ -137,7 +137,7 @@ func cases() []asked {
 		{name: "hairpin by LoadBalancer", from: "pod1", src: "10.244.1.10:2007", dst: "192.0.2.54:80", want: trace.EndPod},
 		{name: "ping of a LoadBalancer address", from: "client", src: "192.0.2.100:8", dst: "192.0.2.50:0", change: icmp, want: trace.EndAnswered},
 		{name: "v6 LoadBalancer", from: "client", src: "[2001:db8::100]:2008", dst: "[2001:db8::50]:80", want: trace.EndPod},
-		{name: "NodePort, internal", from: "b", src: "10.0.0.2:2009", dst: "10.0.0.1:30080", want: trace.EndPod},
+		{name: "NodePort, internal", from: "b", src: "10.0.0.77:2009", dst: "10.0.0.1:30080", want: trace.EndPod},
 		{name: "NodePort, closed on the external NIC", from: "client", src: "192.0.2.100:2010", dst: "192.0.2.1:30080", want: trace.EndDropped, reason: "nodeport-nic"},
 		{name: "a pod from outside", from: "client", src: "192.0.2.100:2011", dst: "10.244.1.11:8080", want: trace.EndDropped, reason: "pod-outside"},
 		{name: "a ClusterIP from outside", from: "client", src: "192.0.2.100:2012", dst: "10.96.0.1:80", want: trace.EndDropped, reason: "service-outside"},
@@ -183,13 +183,19 @@ func TestTraceIsTrue(t *testing.T) {
 				if c.change != nil {
 					c.change(&packet)
 				}
-				frame, there := l.ask(t, packet)
+				frame, there, back := l.ask(t, packet)
 				if end := there.End; c.want != "" && end.Kind != c.want || c.reason != "" && end.Reason != c.reason {
 					t.Errorf("trace says %s %s, want %s %s", end.Kind, end.Reason, c.want, c.reason)
 				}
 				l.send(c.from, frame)
 				if err := l.check(c.from, there.End); err != nil {
-					t.Error(err)
+					t.Fatal(err)
+				}
+				if from := l.answerer(there.End); back != nil && from != "" {
+					l.send(from, back.Hops[0].In)
+					if err := l.check(from, back.End); err != nil {
+						t.Errorf("the answer: %v", err)
+					}
 				}
 			})
 		}
@@ -197,13 +203,24 @@ func TestTraceIsTrue(t *testing.T) {
 }
 
 // ask traces a packet.
-func (l *lab) ask(t *testing.T, p trace.Packet) ([]byte, *trace.Walk) {
+func (l *lab) ask(t *testing.T, p trace.Packet) (frame []byte, there, back *trace.Walk) {
 	t.Helper()
-	there, back := l.walk(t, p)
+	there, back = l.walk(t, p)
 	for _, walk := range []*trace.Walk{there, back} {
 		t.Log(text(walk))
 	}
-	return there.Hops[0].In, there
+	return there.Hops[0].In, there, back
+}
+
+// answerer is the place that answers what has ended so: a pod, or the node b on
+// the same link. Who is outside has another idea of the node's address.
+func (l *lab) answerer(end trace.End) string {
+	for name, p := range l.places {
+		if end.Kind == trace.EndPod && p.index == end.Link || end.Kind == trace.EndWire && name == "b" && end.Hop.IsValid() && l.has(p, end.Hop) {
+			return name
+		}
+	}
+	return ""
 }
 
 func (l *lab) walk(t *testing.T, p trace.Packet) (there, back *trace.Walk) {
