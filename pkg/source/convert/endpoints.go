@@ -61,7 +61,7 @@ func EndpointSlice(obj *discoveryv1.EndpointSlice, ranges Ranges) ([]service.End
 	}
 	ports, err := slicePorts(obj.Ports)
 	errs := []error{err}
-	var list []service.Endpoint
+	list := make([]service.Endpoint, 0, len(obj.Endpoints)*len(ports))
 	for i := range obj.Endpoints {
 		ep, err := endpoint(obj.AddressType, &obj.Endpoints[i], ranges)
 		if err != nil {

@@ -28,7 +28,7 @@ type Services struct {
 	serviceCIDRs []netip.Prefix
 	services     map[service.Name]serviceRecord
 	slices       map[source.Key]sliceRecord
-	ofService    map[service.Name]map[source.Key]struct{}
+	ofService    map[service.Name][]source.Key       // its slices, sorted
 	endpoints    map[service.Name][]service.Endpoint // merged; absent when to be made anew
 	nodes        map[string]nodeRecord
 	pools        map[string]poolRecord // of use LoadBalancer
@@ -48,6 +48,7 @@ type sliceRecord struct {
 	obj       *discoveryv1.EndpointSlice
 	service   service.Name // zero if it names none
 	endpoints []service.Endpoint
+	distinct  bool // none is there twice
 	err       error
 }
 
@@ -63,7 +64,7 @@ func NewServices(serviceCIDRs []netip.Prefix) *Services {
 		serviceCIDRs: serviceCIDRs,
 		services:     map[service.Name]serviceRecord{},
 		slices:       map[source.Key]sliceRecord{},
-		ofService:    map[service.Name]map[source.Key]struct{}{},
+		ofService:    map[service.Name][]source.Key{},
 		endpoints:    map[service.Name][]service.Endpoint{},
 		nodes:        map[string]nodeRecord{},
 		pools:        map[string]poolRecord{},
@@ -131,11 +132,8 @@ func (s *Services) applySlice(ev source.Event) {
 	s.slices[ev.Key] = record
 	if record.service != (service.Name{}) {
 		keys := s.ofService[record.service]
-		if keys == nil {
-			keys = map[source.Key]struct{}{}
-			s.ofService[record.service] = keys
-		}
-		keys[ev.Key] = struct{}{}
+		at, _ := slices.BinarySearchFunc(keys, ev.Key, source.Key.Compare)
+		s.ofService[record.service] = slices.Insert(keys, at, ev.Key)
 		s.forget(record.service)
 	}
 }
@@ -144,11 +142,12 @@ func (s *Services) applySlice(ev source.Event) {
 func (s *Services) unlink(key source.Key, record sliceRecord) {
 	delete(s.slices, key)
 	s.forget(record.service)
-	keys := s.ofService[record.service]
-	delete(keys, key)
+	keys := slices.DeleteFunc(s.ofService[record.service], func(k source.Key) bool { return k == key })
 	if len(keys) == 0 {
 		delete(s.ofService, record.service)
+		return
 	}
+	s.ofService[record.service] = keys
 }
 
 // forget notes that a Service's endpoints are others now.
@@ -166,6 +165,7 @@ func (s *Services) convertSlice(obj *discoveryv1.EndpointSlice) sliceRecord {
 	}
 	record.service = name
 	record.endpoints, record.err = EndpointSlice(obj, s.rangesFor(name))
+	record.distinct = distinct(record.endpoints)
 	return record
 }
 
@@ -266,17 +266,15 @@ func (s *Services) endpointsOf(name service.Name) []service.Endpoint {
 // way from one slice to another, or its address was given to a new pod: what
 // doesn't terminate counts, then what is ready.
 func (s *Services) merge(name service.Name) []service.Endpoint {
-	keys := slices.SortedFunc(maps.Keys(s.ofService[name]), source.Key.Compare)
-	type identity struct {
-		addr netip.AddrPort
-		port string
-		prot service.Protocol
+	keys := s.ofService[name]
+	if len(keys) == 1 && s.slices[keys[0]].distinct {
+		return s.slices[keys[0]].endpoints
 	}
 	var merged []service.Endpoint
 	at := map[identity]int{}
 	for _, key := range keys {
 		for _, ep := range s.slices[key].endpoints {
-			id := identity{netip.AddrPortFrom(ep.Addr, ep.Port), ep.PortName, ep.Protocol}
+			id := identityOf(&ep)
 			i, ok := at[id]
 			if !ok {
 				at[id] = len(merged)
@@ -287,6 +285,26 @@ func (s *Services) merge(name service.Name) []service.Endpoint {
 		}
 	}
 	return merged
+}
+
+// identity is what makes two endpoints the same.
+type identity struct {
+	addr netip.AddrPort
+	port string
+	prot service.Protocol
+}
+
+func identityOf(ep *service.Endpoint) identity {
+	return identity{netip.AddrPortFrom(ep.Addr, ep.Port), ep.PortName, ep.Protocol}
+}
+
+// distinct tells whether no endpoint is there twice.
+func distinct(endpoints []service.Endpoint) bool {
+	seen := make(map[identity]struct{}, len(endpoints))
+	for i := range endpoints {
+		seen[identityOf(&endpoints[i])] = struct{}{}
+	}
+	return len(seen) == len(endpoints)
 }
 
 func better(a, b service.Endpoint) bool {

@@ -82,20 +82,41 @@ func isBlank(text []byte) bool {
 // decoder makes an object of its JSON.
 type decoder func(t source.Type, name ref, data []byte) (source.Object, error)
 
-// parse reads the objects of a file. Objects of kinds that nobody here reads
-// are left out.
-func parse(path string, data []byte, decode decoder) []document {
+// parse reads the objects of a file. Objects of kinds that nobody here reads are
+// left out, and so are documents of others than kinds (nil: all), but for the
+// last: a file that is cut short is known by that.
+func parse(path string, data []byte, kinds []source.Kind, decode decoder) []document {
 	var docs []document
 	n := 0
-	for _, c := range split(data) {
+	chunks := split(data)
+	for i, c := range chunks {
 		if isBlank(c.text) {
 			continue
 		}
 		n++
+		if i < len(chunks)-1 && isOther(c.text, kinds) {
+			continue
+		}
 		origin := fmt.Sprintf("%s: document %d (line %d)", path, n, c.line)
 		docs = append(docs, parseDocument(origin, c.text, decode)...)
 	}
 	return docs
+}
+
+// isOther tells whether a document is plainly of a kind that isn't asked for: most
+// are, and reading YAML is slow.
+func isOther(text []byte, kinds []source.Kind) bool {
+	if kinds == nil {
+		return false
+	}
+	for line := range bytes.Lines(text) {
+		if name, ok := bytes.CutPrefix(line, []byte("kind: ")); ok {
+			kind := source.Kind(bytes.TrimSpace(name))
+			_, err := source.TypeOf(kind)
+			return err == nil && !slices.Contains(kinds, kind)
+		}
+	}
+	return false
 }
 
 func parseDocument(origin string, text []byte, decode decoder) []document {
@@ -273,6 +294,10 @@ func decodeObject(t source.Type, name ref, data []byte) (source.Object, error) {
 	}
 	if err := source.Check(obj, nil); err != nil {
 		return nil, err
+	}
+	// A copy has lists as long as they need be; the decoder's are up to twice that.
+	if compact, ok := obj.DeepCopyObject().(source.Object); ok {
+		return compact, nil
 	}
 	return obj, nil
 }

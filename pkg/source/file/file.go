@@ -75,8 +75,8 @@ func (s *Source) Run(ctx context.Context, kinds []source.Kind, emit func(source.
 		Options: s.opts,
 		kinds:   source.Distinct(kinds),
 		emit:    emit,
-		objects: &folder{dir: s.opts.Dir},
-		status:  &folder{dir: s.opts.StatusDir, ours: true},
+		objects: &folder{dir: s.opts.Dir, kinds: kinds},
+		status:  &folder{dir: s.opts.StatusDir, kinds: kinds, ours: true},
 		force:   map[ref]*inForce{},
 	}
 	w, err := fsnotify.NewWatcher()

@@ -149,8 +149,8 @@ func TestCutAnywhere(t *testing.T) {
 	whole := first + "---\n" + second
 	marker := len(first) + len("---\n")
 	for cut := range len(whole) {
-		before := &content{docs: parse("x.yaml", []byte(whole), decodeObject)}
-		after := &content{docs: parse("x.yaml", []byte(whole[:cut]), decodeObject)}
+		before := &content{docs: parse("x.yaml", []byte(whole), nil, decodeObject)}
+		after := &content{docs: parse("x.yaml", []byte(whole[:cut]), nil, decodeObject)}
 		after.keep(before)
 		have := map[string]int32{}
 		for _, doc := range after.good() {
@@ -401,7 +401,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("apiVersion: v1\nkind: List\nitems: [{}, 3, {kind: List, apiVersion: v1, items: [[]]}]\n"))
 	f.Add([]byte("--- {\n---\r\n... \n%YAML 1.1\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, doc := range parse("x.yaml", data, decodeObject) {
+		for _, doc := range parse("x.yaml", data, nil, decodeObject) {
 			if (doc.object == nil) == (doc.err == nil) {
 				t.Errorf("%s: object %v and error %v", doc.origin, doc.object, doc.err)
 			}
@@ -419,6 +419,23 @@ func BenchmarkParse(b *testing.B) {
 		text.WriteString(serviceYAML(fmt.Sprintf("web-%d", i), 80) + "---\n")
 	}
 	for b.Loop() {
-		parse("x.yaml", []byte(text.String()), decodeObject)
+		parse("x.yaml", []byte(text.String()), nil, decodeObject)
+	}
+}
+
+// TestParseKinds leaves out what is plainly of other kinds, but not the end of a
+// file, which may be cut short.
+func TestParseKinds(t *testing.T) {
+	doc := func(kind, name string) string {
+		return "---\napiVersion: v1\nkind: " + kind + "\nmetadata: {name: " + name + "}\n"
+	}
+	text := doc("Service", "a") + doc("Node", "b") + "---\n{apiVersion: v1, kind: Node, metadata: {name: c}}\n" + doc("Node", "d")
+	var got []string
+	for _, d := range parse("x.yaml", []byte(text), []source.Kind{source.KindService}, decodeObject) {
+		got = append(got, d.ref.String())
+	}
+	want := []string{"Service default/a", "Node c", "Node d"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("documents (-want +got):\n%s", diff)
 	}
 }

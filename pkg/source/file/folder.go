@@ -9,10 +9,16 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/patchbay-net/patchbay/pkg/source"
 )
 
 // settle is how long a file must have rested before what is wrong with it is
@@ -30,6 +36,7 @@ const maxSize = 64 << 20
 // folder is the YAML files of a directory, read again only when they change.
 type folder struct {
 	dir     string
+	kinds   []source.Kind       // to read; nil: all
 	ours    bool                // written by Writers alone, which replace files whole
 	changed time.Time           // when a file last came or went
 	files   map[string]*content // by file name
@@ -84,13 +91,8 @@ func (f *folder) refresh(now time.Time) (unsettled bool, err error) {
 	}
 	f.changed = info.ModTime()
 	files := make(map[string]*content, len(entries))
-	for _, entry := range entries {
-		name := entry.Name()
-		if !isObjectFile(name) {
-			continue
-		}
-		before := f.files[name]
-		c, err := f.read(name, before, now)
+	for name, r := range f.readAll(entries, now) {
+		before, c, err := f.files[name], r.content, r.err
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotFile) {
 			continue
 		}
@@ -110,6 +112,36 @@ func (f *folder) refresh(now time.Time) (unsettled bool, err error) {
 	unsettled = f.hold(files, now) || unsettled
 	f.files = files
 	return unsettled, nil
+}
+
+// result is what came of reading a file.
+type result struct {
+	content *content
+	err     error
+}
+
+// readAll reads the object files among entries, as many at a time as there are
+// CPUs: at the start all of them are parsed.
+func (f *folder) readAll(entries []fs.DirEntry, now time.Time) map[string]result {
+	var mu sync.Mutex
+	results := make(map[string]result, len(entries))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for _, entry := range entries {
+		name := entry.Name()
+		if !isObjectFile(name) {
+			continue
+		}
+		group.Go(func() error {
+			c, err := f.read(name, f.files[name], now)
+			mu.Lock()
+			defer mu.Unlock()
+			results[name] = result{c, err}
+			return nil
+		})
+	}
+	_ = group.Wait() // each file has its own error
+	return results
 }
 
 // hold keeps files that were there a moment ago: some editors remove a file and
@@ -186,7 +218,7 @@ func (f *folder) read(name string, before *content, now time.Time) (*content, er
 	if strings.HasSuffix(name, statusSuffix) {
 		decode = decodeStatus
 	}
-	c := &content{stamp: s, young: age >= 0 && age < settle, docs: parse(path, data, decode)}
+	c := &content{stamp: s, young: age >= 0 && age < settle, docs: parse(path, data, f.kinds, decode)}
 	if c.young && slices.ContainsFunc(c.docs, func(d document) bool { return d.err != nil }) {
 		return nil, nil
 	}
