@@ -7,9 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -44,7 +42,7 @@ func newAnnouncer(cfg config.Config, dp *datapath.Datapath, log *slog.Logger) (*
 		Node: cfg.NodeName, Port: cfg.Gossip.Port, Key: key, Expiry: time.Duration(cfg.LoadBalancer.AnnouncementExpiry), Datapath: dp, Log: log,
 		Note:    func(object string, err error) { a.r.Problem(object, err) },
 		Suspect: func(nodes map[string]bool) { a.r.SetSuspect(nodes) },
-		Proxied: proxied,
+		Proxied: probe.Proxied,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("addresses: %w", err)
@@ -54,22 +52,6 @@ func newAnnouncer(cfg config.Config, dp *datapath.Datapath, log *slog.Logger) (*
 		Changed: func() { a.r.Wake(verify.Name) }, Log: log,
 	})
 	return a, nil
-}
-
-// proxied tells whether a machine answers for everything, of either family that
-// the NIC has.
-func proxied(ctx context.Context, link int, subnets []netip.Prefix, mac [6]byte) (bool, error) {
-	for _, is4 := range [...]bool{true, false} {
-		i := slices.IndexFunc(subnets, func(p netip.Prefix) bool { return p.Addr().Is4() == is4 && !p.Addr().IsLinkLocalUnicast() })
-		if i < 0 {
-			continue
-		}
-		all, err := probe.Proxied(ctx, probe.Target{Addr: subnets[i].Addr(), Link: link, Subnets: subnets}, mac)
-		if all || err != nil {
-			return all, err
-		}
-	}
-	return false, nil
 }
 
 // alive tells whether another node's agent is heard.

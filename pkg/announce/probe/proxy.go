@@ -12,11 +12,21 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/announce/frame"
 )
 
-// Proxied tells whether a machine that answered for an address (t.Addr, on
-// t.Link) is a router that answers for everything: then its answer says nothing.
-// It takes up to 0.4 s; t.Subnets are the NIC's.
-func Proxied(ctx context.Context, t Target, mac [6]byte) (bool, error) {
-	return answersAll(ctx, openSocket, t, mac, rand.N[time.Duration])
+// Proxied tells whether a machine that answered on a NIC is a router that
+// answers for everything, of either family of the NIC's subnets: then its
+// answers say nothing. It takes up to 0.6 s.
+func Proxied(ctx context.Context, link int, subnets []netip.Prefix, mac [6]byte) (bool, error) {
+	for _, is4 := range [...]bool{true, false} {
+		i := slices.IndexFunc(subnets, func(p netip.Prefix) bool { return p.Addr().Is4() == is4 && !p.Addr().IsLinkLocalUnicast() })
+		if i < 0 {
+			continue
+		}
+		all, err := answersAll(ctx, openSocket, Target{Addr: subnets[i].Addr(), Link: link, Subnets: subnets}, mac, rand.N[time.Duration])
+		if all || err != nil {
+			return all, err
+		}
+	}
+	return false, nil
 }
 
 // answersAll tells whether a machine answers for addresses that nobody has: a
