@@ -8,6 +8,7 @@ import (
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/leasing"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/leasing/sandboxes"
 )
 
 // podLeasing is what decides on pods' addresses. Only the API has an object for
@@ -16,5 +17,6 @@ func podLeasing(cfg config.Config, leases *store.Store, log *slog.Logger) *leasi
 	_, folder := cfg.SourceDir()
 	return leasing.New(leasing.Options{
 		Node: cfg.NodeName, Leases: leases, Gate: cfg.Paths.Gate(), CNIConf: cfg.Paths.CNIConf, Await: !folder, Log: log,
+		Runtimes: sandboxes.Sockets(),
 	})
 }

@@ -48,9 +48,11 @@ type Options struct {
 	Gate    string // lock file that every ADD holds shared
 	CNIConf string // folder of CNI configurations: who else serves networks
 	Await   bool   // every pod has an object: wait for it
-	Wake    func() // runs the part
-	Log     *slog.Logger
-	Now     func() time.Time
+	// Runtimes are the sockets that the container runtime may listen on.
+	Runtimes []string
+	Wake     func() // runs the part
+	Log      *slog.Logger
+	Now      func() time.Time
 }
 
 // Table is what a node knows of its pods' wishes and of its blocks. Make one with

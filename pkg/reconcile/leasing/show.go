@@ -18,7 +18,7 @@ import (
 )
 
 // Show says how the node's addresses stand, and what doesn't fit together.
-func (t *Table) Show(context.Context, agentapi.None) (agentapi.IPAM, error) {
+func (t *Table) Show(ctx context.Context, _ agentapi.None) (agentapi.IPAM, error) {
 	contents, err := t.Leases.List()
 	if err != nil {
 		return agentapi.IPAM{}, err
@@ -38,13 +38,13 @@ func (t *Table) Show(context.Context, agentapi.None) (agentapi.IPAM, error) {
 	slices.SortFunc(out.Waiting, func(a, b agentapi.IPAMWait) int {
 		return strings.Compare(a.ContainerID+a.IfName+a.Pool+a.Address, b.ContainerID+b.IfName+b.Pool+b.Address)
 	})
-	out.Leaks, err = t.leaks(contents, out.Blocks)
+	out.Leaks, err = t.leaks(ctx, contents, out.Blocks)
 	return out, err
 }
 
 // leaks compares leases with links and blocks. An ADD or a DEL under way looks
 // like a leak for as long as it takes.
-func (t *Table) leaks(contents store.Contents, blocks []agentapi.IPAMBlock) ([]agentapi.IPAMLeak, error) {
+func (t *Table) leaks(ctx context.Context, contents store.Contents, blocks []agentapi.IPAMBlock) ([]agentapi.IPAMLeak, error) {
 	leaks := []agentapi.IPAMLeak{}
 	links, err := netdev.PodLinks()
 	if err != nil {
@@ -58,10 +58,18 @@ func (t *Table) leaks(contents store.Contents, blocks []agentapi.IPAMBlock) ([]a
 	if err != nil {
 		return nil, err
 	}
+	unknown, errRuntime := t.staleLeases(ctx)
+	if errRuntime != nil {
+		leaks = append(leaks, agentapi.IPAMLeak{Kind: "runtime", Text: errRuntime.Error()})
+	}
 	leased := map[string]bool{}
 	for _, l := range contents.Leases {
 		leased[l.Link()] = true
-		if text := t.wrong(l, links, blocks, bootID); text != "" {
+		text := t.wrong(l, links, blocks, bootID)
+		if generation, ok := unknown[l.Key]; text == "" && ok && generation == l.Generation {
+			text = "the runtime has no such sandbox; it is ended a minute after that was seen"
+		}
+		if text != "" {
 			leaks = append(leaks, agentapi.IPAMLeak{Kind: "lease", Addrs: l.Addrs, Owner: l.Key.String(), Text: text})
 		}
 	}

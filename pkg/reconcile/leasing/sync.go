@@ -14,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/patchbay-net/patchbay/ipam"
@@ -218,8 +219,16 @@ func (t *Table) Report(s *v1alpha1.NodeNetworkStateStatus) {
 }
 
 // Run has the part look again when leases changed, and when what rests has rested
-// enough to be another node's, until ctx ends.
+// enough to be another node's, until ctx ends. It also compares leases with the
+// runtime's sandboxes.
 func (t *Table) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return t.watchLeases(ctx) })
+	group.Go(func() error { return t.watchSandboxes(ctx) })
+	return group.Wait()
+}
+
+func (t *Table) watchLeases(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	var seen time.Time
