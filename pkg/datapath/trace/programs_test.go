@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package trace_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/patchbay-net/patchbay/pkg/datapath/trace"
+	"github.com/patchbay-net/patchbay/test/netlab"
+)
+
+// TestEveryProgram traces packets through each of the programs: the kernel takes
+// every copy, and what can't be sent by a test ends where it should.
+func TestEveryProgram(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		l := newLab(t)
+		l.self.Exec(t, "ip", "route", "add", "10.244.3.0/24", "dev", "pb-vxlan")
+		if err := l.d.SetServices(entries()); err != nil {
+			t.Fatal(err)
+		}
+		c, node := l.places["c"], trace.FromNode
+		tests := []struct {
+			name    string
+			packet  trace.Packet
+			program string // the last
+			end     trace.EndKind
+			reason  string
+		}{
+			{"out of the tunnel, to a pod", trace.Packet{From: trace.FromTunnel, Node: addr("10.0.0.3"), Src: ap("10.244.3.5:1"), Dst: ap("10.244.1.10:9"), Proto: trace.TCP},
+				"tc_tunnel_in", trace.EndPod, ""},
+			{"out of the tunnel, of nobody", trace.Packet{From: trace.FromTunnel, Node: addr("10.0.0.9"), Src: ap("10.244.3.5:1"), Dst: ap("10.244.1.10:9"), Proto: trace.TCP},
+				"tc_tunnel_in", trace.EndDropped, "forged-tunnel"},
+			{"a node's pod in its own frame", trace.Packet{From: trace.FromNIC, Link: c.index, SrcMAC: c.mac, DstMAC: c.nodeMAC, Src: ap("10.244.3.5:1"), Dst: ap("10.244.1.10:9"), Proto: trace.TCP},
+				"tc_uplink_in", trace.EndPod, ""},
+			{"the node to its pod", trace.Packet{From: node, Src: ap("10.0.0.1:1"), Dst: ap("10.244.1.10:9"), Proto: trace.TCP}, "tc_pod_out", trace.EndPod, ""},
+			{"the node to a pod on its link", trace.Packet{From: node, Src: ap("10.0.0.1:1"), Dst: ap("10.244.2.10:9"), Proto: trace.TCP}, "tc_uplink_out", trace.EndWire, ""},
+			{"the node to a pod behind the tunnel", trace.Packet{From: node, Src: ap("10.0.0.1:1"), Dst: ap("10.244.3.10:9"), Proto: trace.TCP}, "tc_tunnel_out", trace.EndTunnel, ""},
+			{"the node to a ClusterIP by packets", trace.Packet{From: node, Src: ap("192.0.2.1:1"), Dst: ap("10.96.0.1:80"), Proto: trace.TCP}, "tc_uplink_out", trace.EndPod, ""},
+			{"the node to no ClusterIP", trace.Packet{From: node, Src: ap("192.0.2.1:1"), Dst: ap("10.96.9.9:80"), Proto: trace.TCP}, "tc_uplink_out", trace.EndDropped, "no-service"},
+			{"the node to itself", trace.Packet{From: node, Src: ap("10.0.0.1:1"), Dst: ap("192.0.2.1:9"), Proto: trace.UDP}, "", trace.EndNode, ""},
+			{"a pod to the outside, hop limit used up", trace.Packet{From: trace.FromPod, Link: l.places["pod1"].index, SrcMAC: l.places["pod1"].mac, DstMAC: l.places["pod1"].nodeMAC,
+				Src: ap("10.244.1.10:1"), Dst: ap("203.0.113.5:9"), Proto: trace.UDP, TTL: 1}, "", trace.EndDropped, "ttl"},
+		}
+		for _, test := range tests {
+			t.Run(test.name, func(t *testing.T) {
+				there, back := l.walk(t, test.packet)
+				last := there.Hops[len(there.Hops)-1].Program
+				if there.End.Kind != test.end || there.End.Reason != test.reason || last != test.program {
+					t.Errorf("got %s %s by %q, want %s %s by %q:\n%s", there.End.Kind, there.End.Reason, last, test.end, test.reason, test.program, text(there))
+				}
+				delivered := slices.Contains([]trace.EndKind{trace.EndPod, trace.EndWire, trace.EndTunnel, trace.EndNode}, test.end)
+				if delivered && (back == nil || back.End.Kind == trace.EndDropped) {
+					t.Errorf("the answer: %s", text(back))
+				}
+			})
+		}
+		t.Run("socket", func(t *testing.T) {
+			tracer, err := trace.Open(trace.Options{PinDir: pinDir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tracer.Close()
+			s, err := tracer.Socket(ap("10.244.1.10:1"), ap("10.96.0.6:80"), trace.TCP)
+			if err != nil || !s.Found || s.Balanced || s.Why == "" || len(s.Backends) != 3 {
+				t.Errorf("left to packets: %+v, %v", s, err)
+			}
+			if s, err := tracer.Socket(ap("10.244.1.10:1"), ap("10.96.7.7:80"), trace.TCP); err != nil || s.Found {
+				t.Errorf("no Service: %+v, %v", s, err)
+			}
+		})
+	})
+}
