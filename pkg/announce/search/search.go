@@ -82,6 +82,7 @@ type task struct {
 	begun    bool      // it is this node's turn
 	from     time.Time // when that began
 	said     bool      // that it takes long
+	failing  string    // why it couldn't be made last
 	reserved bool      // the address waits for the result
 	given    time.Time // when it was seen that its owners have the address
 	occupied bool      // it was in use when it was last searched for
@@ -163,9 +164,8 @@ func (s *Searches) follow(ctx context.Context, t *task) {
 			return
 		}
 		wait := retry
-		if err != nil {
-			s.Log.Warn("search for other machines with an address", "address", t.Addr, "error", err, "again", wait)
-		} else {
+		s.failed(t, err)
+		if err == nil {
 			s.found(t, v)
 			if wait = again; !v.Conflict {
 				return
@@ -174,6 +174,21 @@ func (s *Searches) follow(ctx context.Context, t *task) {
 		if pause(ctx, wait) != nil {
 			return
 		}
+	}
+}
+
+// failed notes why a search couldn't be made, nil if it could, and tells it once.
+func (s *Searches) failed(t *task, err error) {
+	why := ""
+	if err != nil {
+		why = err.Error()
+	}
+	s.mu.Lock()
+	fresh := why != t.failing
+	t.failing = why
+	s.mu.Unlock()
+	if fresh && err != nil {
+		s.Log.Warn("search for other machines with an address", "address", t.Addr, "error", err, "again", retry)
 	}
 }
 
@@ -279,7 +294,9 @@ func (s *Searches) guard() {
 }
 
 // lasting tells whether a search has been on for long.
-func (t *task) lasting() bool { return t.begun && t.result == nil && time.Since(t.from) >= long }
+func (t *task) lasting() bool {
+	return t.begun && t.result == nil && t.failing == "" && time.Since(t.from) >= long
+}
 
 // report adds what was found to the node's report.
 func (s *Searches) report(status *v1alpha1.NodeNetworkStateStatus) {
