@@ -54,13 +54,24 @@ func run(t *testing.T, l *Lab, names ...string) {
 func check(t *testing.T, trial Trial) {
 	t.Helper()
 	t.Log(trial)
+	if testing.Verbose() {
+		for _, o := range trial.Away {
+			t.Log(o)
+		}
+	}
 	if complaints := trial.Complaints(slack); len(complaints) > 0 {
 		t.Errorf("%s, %s:\n%s\n%s", trial.Fault.Name, trial.Node, strings.Join(complaints, "\n"), trial.History)
 	}
 }
 
 func TestThreeNodes(t *testing.T) {
-	try(t, 3, "agent restarted again and again", "agent gone for good", "SIGTERM", "drained", "carrier lost", "frames lost silently", "stopped")
+	netlab.Isolate(t, func(t *testing.T) {
+		l := raise(t, 3)
+		run(t, l, "agent restarted again and again", "agent gone for good", "SIGTERM", "drained", "carrier lost", "frames lost silently", "stopped")
+		restore := l.LoseSource()
+		run(t, l, "cut off on all NICs")
+		restore()
+	})
 }
 
 // TestFault tries the fault $FAULT on $NODES nodes, $RUNS times.

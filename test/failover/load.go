@@ -3,6 +3,7 @@
 package failover
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -146,7 +147,8 @@ func (o Outage) String() string {
 	if o.Lost == 0 {
 		return fmt.Sprintf("%s: none of %d lost", o.Stream, o.Done)
 	}
-	return fmt.Sprintf("%s: %d of %d lost over %v, first %q", o.Stream, o.Lost, o.Done, o.Span.Round(time.Millisecond), o.First.Error)
+	last := cmp.Or(o.Last.Error, fmt.Sprintf("done after %v", o.Last.Took.Round(time.Millisecond)))
+	return fmt.Sprintf("%s: %d of %d lost over %v, first %q, last %q", o.Stream, o.Lost, o.Done, o.Span.Round(time.Millisecond), o.First.Error, last)
 }
 
 // Outages judges what was begun in a span of time. The load must have been

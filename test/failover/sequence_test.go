@@ -27,13 +27,12 @@ func number(t *testing.T, name string, otherwise int) int {
 }
 
 // TestNeverTwo plays random sequences of faults: PB_FAULTS of them, 4 unless
-// told otherwise, beginning with seed PB_SEED. While switches are cut, processes
+// told otherwise, beginning with seed PB_SEED, on NODES nodes. While switches are cut, processes
 // stopped and all of it healed, never two nodes answer for one address but for
 // 200 ms from the first moment that both can reach the clients.
 func TestNeverTwo(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
-		const nodes = 3
-		count, seed := number(t, "PB_FAULTS", 4), number(t, "PB_SEED", int(time.Now().Unix()))
+		count, seed, nodes := number(t, "PB_FAULTS", 4), number(t, "PB_SEED", int(time.Now().Unix())), number(t, "NODES", 3)
 		l := raise(t, nodes)
 		bad := 0
 		for i := range count {
