@@ -130,6 +130,7 @@ func (a *Appliance) readdress(t *testing.T, web [2]*site.Pod, ways *Ways) {
 	n := a.Nodes[1]
 	was, is := n.Internal.String(), "172.31.0.99"
 	n.Net.Sysctl(t, "net/ipv4/conf/eth0/promote_secondaries", "1")
+	n.Net.Sysctl(t, "net/ipv4/conf/eth1/promote_secondaries", "1")
 	n.Net.Exec(t, "ip", "addr", "add", is+"/24", "dev", "eth0")
 	n.Net.Exec(t, "ip", "addr", "del", was+"/24", "dev", "eth0")
 	n.Net.Exec(t, "ip", "route", "replace", "default", "via", "172.31.0.1", "dev", "eth0")
@@ -146,4 +147,10 @@ status:
 	probe{"pod to the pod on that node", web[0].Net(), web[1].Addr.String(), "web-1", web[0].Addr.String(), ""}.check(t, ways)
 	probe{"and back", web[1].Net(), web[0].Addr.String(), "web-0", web[1].Addr.String(), ""}.check(t, ways)
 	probe{"a pod there to the Internet", web[1].Net(), InternetHost, "internet", "198.51.100.2", "port2"}.check(t, ways)
+
+	n.Net.Exec(t, "ip", "addr", "add", "192.168.50.99/24", "dev", "eth1")
+	n.Net.Exec(t, "ip", "addr", "del", n.External.String()+"/24", "dev", "eth1")
+	n.External = netip.MustParseAddr("192.168.50.99")
+	probe{"a pod there to a machine outside", web[1].Net(), OutsideHost, "outside", "192.168.50.99", "port3"}.check(t, ways)
+	probe{"a pod there to a camera", web[1].Net(), CameraHost, "camera", "192.168.50.99", "port3"}.check(t, ways)
 }

@@ -138,7 +138,7 @@ spec: {use: LoadBalancer, ranges: [{first: 192.168.50.200, last: 192.168.50.220}
 // legs are the CNI networks of the device's switches.
 func legs() map[string]string {
 	conflist := func(name, ranges, routes string) string {
-		return fmt.Sprintf(`{"cniVersion":"1.1.0","name":%q,"plugins":[{"type":"patchbay-vswitch","switch":%q,
+		return fmt.Sprintf(`{"cniVersion":"1.1.0","name":%q,"plugins":[{"type":"patchbay-vswitch","switch":%q,"guard":false,
  "ipam":{"type":"patchbay-ipam","leases":"/var/lib/patchbay/nodeleases.db","ranges":[%s]%s}}]}`, name, name, ranges, routes)
 	}
 	return map[string]string{

@@ -3,6 +3,7 @@
 package switches
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -271,4 +272,81 @@ func openTap(t *testing.T, name string) *os.File {
 	f := os.NewFile(uintptr(fd), "/dev/net/tun")
 	t.Cleanup(func() { f.Close() })
 	return f
+}
+
+// Discovery and streams of cameras are multicast: they cross the switch, both
+// ways and in both families, though nobody there asks who listens.
+func TestMulticastCrosses(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		d := newDevice(t)
+		d.cameras.Addr(t, "eth0", "fd00:50::9/64")
+		sync(t, declared()...)
+		inside := d.leg(t, "pb-ext", "leg1", "192.168.50.20/24")
+		inside.Addr(t, "eth0", "fd00:50::20/64")
+		for _, ns := range []*netlab.Namespace{d.cameras, inside} {
+			ns.Route(t, "239.0.0.0/8", netip.Addr{}, "eth0")
+		}
+		for _, group := range []string{"239.255.255.250:3702", "[ff02::c]:3702"} {
+			for what, ends := range map[string][2]*netlab.Namespace{"camera to leg": {d.cameras, inside}, "leg to camera": {inside, d.cameras}} {
+				heard := listenGroup(t, ends[1], group)
+				err := netlab.Poll(5*time.Second, func() error {
+					err := ends[0].Do(func() error { return sayTo(group) })
+					if err != nil {
+						return err
+					}
+					select {
+					case <-heard:
+						return nil
+					case <-time.After(50 * time.Millisecond):
+						return errors.New("not heard")
+					}
+				})
+				if err != nil {
+					t.Errorf("%s, %s: %v", group, what, err)
+				}
+			}
+		}
+	})
+}
+
+// listenGroup joins a group on eth0 and tells when something was heard.
+func listenGroup(t *testing.T, ns *netlab.Namespace, group string) <-chan struct{} {
+	t.Helper()
+	heard := make(chan struct{}, 1)
+	err := ns.Do(func() error {
+		eth0, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		conn, err := net.ListenMulticastUDP("udp", eth0, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(group)))
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { conn.Close() })
+		go func() {
+			if _, _, err := conn.ReadFromUDP(make([]byte, 64)); err == nil {
+				heard <- struct{}{}
+			}
+		}()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return heard
+}
+
+// sayTo sends a datagram to a group out of eth0.
+func sayTo(group string) error {
+	to := netip.MustParseAddrPort(group)
+	if to.Addr().Is6() {
+		group = netip.AddrPortFrom(to.Addr().WithZone("eth0"), to.Port()).String()
+	}
+	conn, err := net.Dial("udp", group)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Write([]byte("who is there?"))
+	return err
 }
