@@ -76,6 +76,9 @@ type Options struct {
 	Port      uint16
 	Transport Transport
 	Log       *slog.Logger
+	// Now is the clock, nil: time.Now. Only its monotonic reading counts: what the
+	// machine's wall clock does moves nothing.
+	Now func() time.Time
 	// Changed is called after each change of the view, with no lock held.
 	Changed func()
 }
@@ -102,6 +105,9 @@ type Heartbeat struct {
 
 // New returns a heartbeat that nothing is known to.
 func New(o Options) *Heartbeat {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	var raw [8]byte
 	_, _ = rand.Read(raw[:]) // never fails
 	h := &Heartbeat{Options: o, life: binary.NativeEndian.Uint64(raw[:]) | 1, seal: newSealer(o.Key), peers: map[string]*peer{}, outside: map[int]time.Time{}}
@@ -116,7 +122,7 @@ func (h *Heartbeat) Run(ctx context.Context) error {
 	defer ticker.Stop()
 	h.mu.Lock()
 	if h.ticked.IsZero() {
-		h.ticked = time.Now()
+		h.ticked = h.Now()
 		h.settled = h.ticked.Add(settle)
 	}
 	h.mu.Unlock()
@@ -133,7 +139,7 @@ func (h *Heartbeat) Run(ctx context.Context) error {
 // tick judges and sends.
 func (h *Heartbeat) tick() {
 	h.mu.Lock()
-	now := time.Now()
+	now := h.Now()
 	news := false
 	if now.Sub(h.ticked) > stall {
 		h.restart(now)
@@ -339,7 +345,7 @@ func (h *Heartbeat) SetLeaving(leaving bool) {
 // change makes a change of what this node is like, and tells it.
 func (h *Heartbeat) change(f func(now time.Time)) {
 	h.mu.Lock()
-	now := time.Now()
+	now := h.Now()
 	f(now)
 	changed := h.retell(now)
 	h.mu.Unlock()

@@ -23,7 +23,7 @@ func (h *Heartbeat) Receive(link int, from netip.AddrPort, to netip.Addr, packet
 // receive returns whether the view has changed, and what is to be done with no
 // lock held.
 func (h *Heartbeat) receive(link int, from netip.AddrPort, to netip.Addr, packet []byte) (news bool, then func()) {
-	now := time.Now()
+	now := h.Now()
 	raw, err := h.seal.open(packet, from.Addr(), to)
 	if err != nil {
 		h.refuse(from, err)
@@ -130,7 +130,7 @@ func (h *Heartbeat) learn(p *peer, link int, from netip.AddrPort, now time.Time)
 // Answered takes in that the kernel with addr has answered on a NIC.
 func (h *Heartbeat) Answered(link int, addr netip.Addr, mac [6]byte) {
 	h.mu.Lock()
-	now, news, node := time.Now(), false, false
+	now, news, node := h.Now(), false, false
 	for _, p := range h.peers {
 		if pr, ok := p.pairs[link]; ok && pr.remote.Addr() == addr && pr.onLink {
 			news = news || now.Sub(pr.answered) >= fresh

@@ -66,7 +66,7 @@ const fresh = 4 * Interval
 func (h *Heartbeat) View() View {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now := time.Now()
+	now := h.Now()
 	v := View{At: now, Peers: make(map[string]Peer, len(h.peers)), Own: h.state, Settled: h.awake(now)}
 	for name, p := range h.peers {
 		v.Peers[name] = p.view(now)
@@ -79,7 +79,7 @@ func (h *Heartbeat) View() View {
 func (h *Heartbeat) Awake() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.awake(time.Now())
+	return h.awake(h.Now())
 }
 
 func (h *Heartbeat) awake(now time.Time) bool {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -76,15 +77,16 @@ func TestRandomSchedules(t *testing.T) {
 	for nodes := 1; nodes <= 3; nodes++ {
 		for seed := range seeds {
 			t.Run(fmt.Sprintf("%d nodes/%d", nodes, seed), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) { schedule(t, nodes, uint64(seed)) })
+				real := time.Now()
+				synctest.Test(t, func(t *testing.T) { schedule(t, real, nodes, uint64(seed)) })
 			})
 		}
 	}
 }
 
-func schedule(t *testing.T, nodes int, seed uint64) {
+func schedule(t *testing.T, real time.Time, nodes int, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, uint64(nodes)))
-	w := newWorld(nodes, 3)
+	w := newWorld(real, nodes, 3)
 	defer func() { w.end(); time.Sleep(time.Second); synctest.Wait() }()
 	time.Sleep(2 * time.Second)
 	o := observe(w)
@@ -95,4 +97,93 @@ func schedule(t *testing.T, nodes int, seed uint64) {
 			t.Fatalf("%v\n%s", err, strings.Join(w.log, "\n"))
 		}
 	}
+}
+
+// TestClock: that the test's clock jumps as far as it is meant to, and that
+// nothing moves by it.
+func TestClock(t *testing.T) {
+	real := time.Now()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(real, 3, 4)
+		defer func() { w.end(); time.Sleep(time.Second); synctest.Wait() }()
+		time.Sleep(15 * time.Second)
+		n := w.nodes[0]
+		was, before := n.now(), len(w.log)
+		for _, days := range []int64{1, -1, 0} {
+			n.skew.Store(days * 86400)
+			if off := n.now().Round(0).Sub(was.Round(0)); off.Round(time.Hour) != time.Duration(days)*24*time.Hour {
+				t.Fatalf("the wall clock is %v off", off)
+			}
+			if err := observe(w).watch(15 * time.Second); err != nil {
+				t.Error(err)
+			}
+		}
+		if len(w.log) != before {
+			t.Errorf("something moved:\n%s", strings.Join(w.log[before:], "\n"))
+		}
+	})
+}
+
+// TestDrain: a node that leaves is without addresses at once, and nobody goes
+// unanswered meanwhile; once it stays again it gets them back in time, not before.
+func TestDrain(t *testing.T) {
+	real := time.Now()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(real, 3, 6)
+		defer func() { w.end(); time.Sleep(time.Second); synctest.Wait() }()
+		time.Sleep(15 * time.Second)
+		leaver, had := w.nodes[0], w.held(w.nodes[0])
+		if had == 0 {
+			t.Fatal("the hash gave the node nothing")
+		}
+		o := observe(w)
+		leaver.keeper.SetLeaving(true)
+		if err := o.watch(100 * time.Millisecond); err != nil {
+			t.Error(err)
+		}
+		if leaver.keeper.Busy() || w.held(leaver) > 0 || o.worstNone > 2*yielding {
+			t.Errorf("after 100 ms it has %d addresses; nobody answered for %v", w.held(leaver), o.worstNone)
+		}
+		leaver.keeper.SetLeaving(false)
+		if err := o.watch(HoldDown - time.Second); err != nil || w.held(leaver) > 0 {
+			t.Errorf("%v; it has %d addresses back already", err, w.held(leaver))
+		}
+		if err := o.watch(3 * time.Second); err != nil || w.held(leaver) != had || o.worstNone > 2*yielding {
+			t.Errorf("%v; it has %d addresses, want its %d; nobody answered for %v", err, w.held(leaver), had, o.worstNone)
+		}
+	})
+}
+
+// TestLastOne: a node that nobody is left to take over from goes on for ever,
+// with its agent and without.
+func TestLastOne(t *testing.T) {
+	real := time.Now()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(real, 2, 2)
+		defer func() { w.end(); time.Sleep(time.Second); synctest.Wait() }()
+		time.Sleep(15 * time.Second)
+		w.nodes[1].kill()
+		w.nodes[1].off = true
+		time.Sleep(time.Second)
+		if err := observe(w).watch(time.Minute); err != nil {
+			t.Error(err)
+		}
+		w.nodes[0].kill()
+		time.Sleep(time.Hour)
+		for _, addr := range w.addrs {
+			if names := w.answering(addr); len(names) != 1 {
+				t.Errorf("%s is answered for by %v an hour after the last agent's end", addr, names)
+			}
+		}
+	})
+}
+
+// held counts the addresses that a node answers for.
+func (w *world) held(n *simNode) (count int) {
+	for _, addr := range w.addrs {
+		if slices.Contains(w.answering(addr), n.name) {
+			count++
+		}
+	}
+	return count
 }

@@ -24,6 +24,8 @@ type Options struct {
 	Plan   func(map[string]Standing) []Want
 	Expiry time.Duration // of the kernel's entries
 	Log    *slog.Logger
+	// Now is the clock, nil: time.Now; only its monotonic reading counts.
+	Now func() time.Time
 	// Moved is told what changed, with no lock held, if set.
 	Moved func(Address)
 	// Note is told what a step came to.
@@ -50,8 +52,11 @@ func NewKeeper(o Options) (*Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	k := &Keeper{Options: o, wake: make(chan struct{}, 1), judge: NewStandings(o.Node)}
-	k.machine = New(o.Node, o.Expiry, o.Kernel, entries)
+	k.machine = New(o.Node, o.Expiry, o.Kernel, entries, o.Now())
 	o.Heartbeat.SetHeld(k.machine.Held())
 	return k, nil
 }
@@ -78,7 +83,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		}
 		next, err := k.step()
 		k.Note(err)
-		timer.Reset(max(time.Until(next), time.Millisecond))
+		timer.Reset(max(next.Sub(k.Now()), time.Millisecond))
 	}
 }
 
@@ -87,13 +92,13 @@ func (k *Keeper) step() (time.Time, error) {
 	entries, err := k.Entries()
 	if err != nil {
 		k.mu.Unlock()
-		return time.Now().Add(look), err
+		return k.Now().Add(look), err
 	}
 	before := phases(k.machine)
 	view := k.Heartbeat.View()
 	k.standings = k.judge.Judge(view, k.leaving)
 	k.wants = k.Plan(k.standings)
-	next, err := k.machine.Step(Situation{Now: time.Now(), View: view, Leaving: k.leaving, Wants: k.wants, Entries: entries})
+	next, err := k.machine.Step(Situation{Now: k.Now(), View: view, Leaving: k.leaving, Wants: k.wants, Entries: entries})
 	if due := k.judge.Next(); !due.IsZero() && due.Before(next) {
 		next = due
 	}
@@ -126,7 +131,7 @@ func phases(m *Machine) map[netip.Addr]Phase {
 // Probed takes in what a probe found: the MAC of a stranger, or zero.
 func (k *Keeper) Probed(addr netip.Addr, stranger [6]byte) {
 	k.mu.Lock()
-	k.machine.Probed(addr, stranger, time.Now())
+	k.machine.Probed(addr, stranger, k.Now())
 	k.mu.Unlock()
 	k.Wake()
 }

@@ -120,9 +120,8 @@ type reach struct {
 
 // New returns a machine that holds what an earlier life of the agent left in the
 // kernel: that goes on being answered for, and is told to nobody anew.
-func New(self string, expiry time.Duration, kernel Kernel, entries map[netip.Addr]int) *Machine {
+func New(self string, expiry time.Duration, kernel Kernel, entries map[netip.Addr]int, now time.Time) *Machine {
 	m := &Machine{self: self, kernel: kernel, expiry: expiry, records: map[netip.Addr]*record{}, reached: map[reach]bool{}}
-	now := time.Now()
 	for addr, link := range entries {
 		m.records[addr] = &record{addr: addr, link: link, phase: Holding, since: now, renewed: now, why: "held since before the agent's start"}
 	}

@@ -11,7 +11,9 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/patchbay-net/patchbay/pkg/announce"
 	"github.com/patchbay-net/patchbay/pkg/announce/heartbeat"
@@ -31,6 +33,7 @@ type world struct {
 	cut   map[string]bool // "node/link": frames are lost
 	log   []string
 	began time.Time
+	real  time.Time // what time.Now said outside the simulation: it has a monotonic reading
 }
 
 // simNode is a node: what its kernel has, and its agent, which comes and goes.
@@ -48,10 +51,11 @@ type simNode struct {
 	ended  chan struct{}
 	frozen bool
 	queue  []func()
+	skew   atomic.Int64 // of its wall clock, in seconds
 }
 
-func newWorld(nodes, addrs int) *world {
-	w := &world{cut: map[string]bool{}, began: time.Now()}
+func newWorld(real time.Time, nodes, addrs int) *world {
+	w := &world{cut: map[string]bool{}, began: time.Now(), real: real}
 	for i := range nodes {
 		w.nodes = append(w.nodes, &simNode{w: w, name: string(rune('a' + i)), number: byte(i + 1), entries: map[netip.Addr]time.Time{}})
 	}
@@ -83,12 +87,12 @@ func (n *simNode) start() {
 	}
 	log := slog.New(slog.DiscardHandler)
 	var keeper *Keeper
-	n.beat = heartbeat.New(heartbeat.Options{Node: n.name, Port: 7474, Transport: n, Log: log, Changed: func() {
+	n.beat = heartbeat.New(heartbeat.Options{Node: n.name, Port: 7474, Transport: n, Log: log, Now: n.now, Changed: func() {
 		if keeper != nil {
 			keeper.Wake()
 		}
 	}})
-	keeper, _ = NewKeeper(Options{Node: n.name, Heartbeat: n.beat, Kernel: n, Entries: n.list, Plan: n.plan, Expiry: 30 * time.Second, Log: log,
+	keeper, _ = NewKeeper(Options{Node: n.name, Heartbeat: n.beat, Kernel: n, Entries: n.list, Plan: n.plan, Expiry: 30 * time.Second, Log: log, Now: n.now,
 		Moved: func(a Address) {
 			n.w.say("%s %s %s epoch %d: %s", n.name, a.Phase, a.Addr, a.Epoch, a.Why)
 		}, Note: func(error) {}})
@@ -181,6 +185,16 @@ func (n *simNode) tellLinks() {
 	}
 	n.beat.SetLinks(links)
 	n.keeper.Wake()
+}
+
+// now is the node's clock. Its wall clock may be anywhere; the monotonic reading
+// in the same time.Time is right.
+func (n *simNode) now() time.Time {
+	t := n.w.real.Add(time.Since(n.w.began))
+	// A time.Time with a monotonic reading has the wall clock's seconds in 33
+	// bits of its first word, above 30 bits of nanoseconds.
+	*(*uint64)(unsafe.Pointer(&t)) += uint64(n.skew.Load()) << 30
+	return t
 }
 
 func (n *simNode) addr(link int) netip.Addr {
@@ -373,7 +387,10 @@ func (w *world) fault(r *rand.Rand) {
 		defer w.mu.Unlock()
 		w.cut[fmt.Sprint(n.name, "/", link)] = lost
 	}
-	switch k := r.IntN(10); k {
+	switch k := r.IntN(11); k {
+	case 10:
+		n.skew.Store(int64(r.IntN(3)-1) * 86400)
+		w.say("the clock of %s jumps to %d s off", n.name, n.skew.Load())
 	case 0, 1:
 		w.say("cut %s/%d", n.name, link)
 		set(link, true)
