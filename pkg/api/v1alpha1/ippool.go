@@ -143,7 +143,9 @@ type IPPoolSpec struct {
 	// +kubebuilder:validation:MaxItems=256
 	// +listType=atomic
 	Static []StaticAddress `json:"static,omitempty"`
-	// Disabled stops giving out addresses; those given out stay valid.
+	// Disabled stops giving out addresses; those given out stay valid, as they do
+	// when the pool has them no more, or is deleted. The pool's condition Draining,
+	// and the Services', say who still has some.
 	// +optional
 	Disabled bool `json:"disabled,omitempty"`
 }
@@ -195,7 +197,7 @@ type IPPoolStatus struct {
 	// +listType=map
 	// +listMapKey=address
 	Conflicts []AddressConflict `json:"conflicts,omitempty"`
-	// Conditions: Ready, Exhausted, Conflicted, Overlapping.
+	// Conditions: Ready, Exhausted, Conflicted, Overlapping, Draining.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
