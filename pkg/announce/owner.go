@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package announce decides which node answers for a LoadBalancer address, and
-// tells the network when it is this one. The answering itself is the
-// datapath's; it goes on without this program.
 package announce
 
 import (
