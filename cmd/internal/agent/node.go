@@ -80,6 +80,7 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	tests.problem = r.Problem
 	routes.Wake, routes.Note = func() { r.Wake(noderoutes.PartName) }, func(err error) { r.Problem("agent/custom routes", err) }
 	counters := metrics.New(r)
+	counters.Watch(pods.Blocks)
 	searches.Wake, searches.Conflict = func() { r.Wake(search.PartName) }, counters.Conflict
 	health := func() monitor.Health {
 		h := r.Health()

@@ -123,7 +123,7 @@ func Create(l Leg) (ends Ends, err error) {
 			return Ends{}, fmt.Errorf("guard leg %s: %w", l.HostName, err)
 		}
 	}
-	mac, err := l.configure()
+	mac, err := l.configure(portOf(bridge.Attrs().Alias))
 	if err != nil {
 		return Ends{}, err
 	}
@@ -141,8 +141,20 @@ func (l Leg) addrs() []netip.Addr {
 	return addrs
 }
 
-// configure sets the leg's inner end up and returns its MAC address.
-func (l Leg) configure() (mac [6]byte, err error) {
+// portOf reads the device's port out of the alias of an external switch; empty if
+// there is none.
+func portOf(alias string) string {
+	rest, ok := strings.CutPrefix(alias, "patchbay: ")
+	port, _, named := strings.Cut(rest, " vlan ")
+	if !ok || !named {
+		return ""
+	}
+	return port
+}
+
+// configure sets the leg's inner end up and returns its MAC address. A leg on a
+// port's switch goes by the port's name, too: custom routes name it.
+func (l Leg) configure(port string) (mac [6]byte, err error) {
 	h, err := netlink.NewHandleAt(netns.NsHandle(l.Netns))
 	if err != nil {
 		return mac, fmt.Errorf("open netlink in the namespace: %w", err)
@@ -153,6 +165,11 @@ func (l Leg) configure() (mac [6]byte, err error) {
 		return mac, fmt.Errorf("find %s: %w", l.IfName, err)
 	}
 	copy(mac[:], link.Attrs().HardwareAddr)
+	if port != "" && port != l.IfName {
+		if err := h.LinkAddAltName(link, port); err != nil && !errors.Is(err, unix.EEXIST) {
+			return mac, fmt.Errorf("name %s %s: %w", l.IfName, port, err)
+		}
+	}
 	if err := h.LinkSetUp(link); err != nil {
 		return mac, fmt.Errorf("set %s up: %w", l.IfName, err)
 	}

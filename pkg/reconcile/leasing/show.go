@@ -24,11 +24,8 @@ func (t *Table) Show(ctx context.Context, _ agentapi.None) (agentapi.IPAM, error
 		return agentapi.IPAM{}, err
 	}
 	out := agentapi.IPAM{Early: contents.Early, Blocks: []agentapi.IPAMBlock{}, Waiting: []agentapi.IPAMWait{}, Leaks: []agentapi.IPAMLeak{}}
+	out.Blocks = append(out.Blocks, t.Blocks()...)
 	t.mu.Lock()
-	for _, s := range t.states {
-		prefix, _ := netip.ParsePrefix(s.CIDR) // we wrote it
-		out.Blocks = append(out.Blocks, agentapi.IPAMBlock{Prefix: prefix, Pool: s.Pool, State: string(s.State), Revision: s.Revision, Used: s.Used, Free: s.Free})
-	}
 	for key, w := range t.waiting {
 		for _, one := range w.wants {
 			out.Waiting = append(out.Waiting, agentapi.IPAMWait{EndpointKey: key, Pool: one.pool, Address: one.addr})
@@ -40,6 +37,18 @@ func (t *Table) Show(ctx context.Context, _ agentapi.None) (agentapi.IPAM, error
 	})
 	out.Leaks, err = t.leaks(ctx, contents, out.Blocks)
 	return out, err
+}
+
+// Blocks are the ranges that the node gives addresses out of.
+func (t *Table) Blocks() []agentapi.IPAMBlock {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []agentapi.IPAMBlock
+	for _, s := range t.states {
+		prefix, _ := netip.ParsePrefix(s.CIDR) // we wrote it
+		out = append(out, agentapi.IPAMBlock{Prefix: prefix, Pool: s.Pool, State: string(s.State), Revision: s.Revision, Used: s.Used, Free: s.Free})
+	}
+	return out
 }
 
 // leaks compares leases with links and blocks. An ADD or a DEL under way looks
