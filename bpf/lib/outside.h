@@ -53,9 +53,9 @@ __noinline int as_node(struct __sk_buff *skb, struct pkt *p, struct flow *f)
 	f->saddr = p->family == 4 ? nic->v4 : nic->v6;
 	if (addr_is_zero(&f->saddr))
 		return -DROP_NO_ROUTE;
-	if (p->family == 4)
+	if (fib.family == AF_INET)
 		addr_from_v4(&f->hop, fib.ipv4_dst);
-	else
+	else /* IPv4's next hop may be an IPv6 router */
 		__builtin_memcpy(&f->hop, fib.ipv6_dst, sizeof(f->hop));
 	f->way = WAY_NEIGH;
 	f->ifindex = ifindex;
