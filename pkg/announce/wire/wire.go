@@ -40,7 +40,7 @@ type Hearer interface {
 	Answered(link int, addr netip.Addr, mac [6]byte)
 }
 
-// port is one NIC's sockets. Raw ones are opened when they are first needed.
+// port is one NIC's sockets. What is needed in a hurry is open from the start.
 type port struct {
 	link heartbeat.Link
 	conn *net.UDPConn
@@ -112,8 +112,29 @@ func (w *Wire) open(l heartbeat.Link) (*port, error) {
 		return nil, fmt.Errorf("heartbeat on %s: %w", l.Name, err)
 	}
 	p := &port{link: l, conn: conn.(*net.UDPConn), raw: map[int]*packet.Conn{}}
+	if err := w.openRaw(p); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", l.Name, err), p.close())
+	}
 	go w.read(p.conn, l.Index, l.Addr)
 	return p, nil
+}
+
+// openRaw opens the sockets for claims, and for the answers of other kernels in
+// the family of the NIC's address.
+func (w *Wire) openRaw(p *port) error {
+	nic, err := net.InterfaceByIndex(p.link.Index)
+	if err != nil {
+		return err
+	}
+	if p.out, err = packet.Listen(nic, packet.Raw, 0, nil); err != nil { // protocol 0: hears nothing
+		return err
+	}
+	protocol := frame.EtherARP
+	if p.link.Addr.Is6() {
+		protocol = frame.EtherIPv6
+	}
+	_, err = w.listen(p, protocol)
+	return err
 }
 
 func (p *port) close() error {
@@ -240,22 +261,13 @@ func (w *Wire) readRaw(conn *packet.Conn, link, protocol int) {
 	}
 }
 
-// Transmit sends frames out of a NIC, one that is open or any other.
+// Transmit sends frames out of a NIC.
 func (w *Wire) Transmit(link int, frames [][]byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := w.ports[link]
 	if p == nil {
 		return fmt.Errorf("transmit on link %d: %w", link, errNotOpen)
-	}
-	if p.out == nil {
-		nic, err := net.InterfaceByIndex(link)
-		if err != nil {
-			return fmt.Errorf("transmit on %s: %w", p.link.Name, err)
-		}
-		if p.out, err = packet.Listen(nic, packet.Raw, 0, nil); err != nil { // protocol 0: hears nothing
-			return fmt.Errorf("transmit on %s: %w", nic.Name, err)
-		}
 	}
 	var errs []error
 	for _, f := range frames {
