@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/pkg/monitor/tracing"
 	"github.com/patchbay-net/patchbay/test/netlab"
 )
 
@@ -21,7 +22,7 @@ func TestTrace(t *testing.T) {
 		nodeNetwork(t)
 		cfg := writeObjects(t, podObjects)
 		write(t, "/etc/patchbay/config.yaml", nodeConfig)
-		agentProcess(t, cfg)
+		agent := agentProcess(t, cfg)
 		addPod(t, cfg, "server", netip.MustParseAddr("10.244.0.5"))
 		pod := addPod(t, cfg, "client", netip.MustParseAddr("10.244.0.6"))
 		client := agentapi.Client{Path: cfg.Paths.AgentSocket(), Timeout: 10 * time.Second}
@@ -54,6 +55,19 @@ func TestTrace(t *testing.T) {
 			t.Error("unknown source: want an error")
 		}
 		testLost(t, client, pod.Namespace)
+
+		kill(agent)
+		view, err := tracing.Alone(cfg.Paths.BPF)
+		if err != nil {
+			t.Fatal(err)
+		}
+		desk := tracing.New(tracing.Options{PinDir: cfg.Paths.BPF, View: view})
+		for _, r := range []agentapi.TraceRequest{{From: "10.244.0.6", To: "10.96.0.20:80"}, {From: "outside", To: "192.168.1.100:80"}} {
+			trace, err := desk.Trace(t.Context(), r)
+			if err != nil || trace.There.End.Kind != "pod" || trace.Back == nil {
+				t.Errorf("without the agent: %v: %s", err, traceText(trace))
+			}
+		}
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"github.com/patchbay-net/patchbay/pkg/datapath/maps"
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
 )
 
@@ -103,6 +104,9 @@ func (t *Tracer) PeerMAC(link int, addr netip.Addr) (mac [6]byte, ok bool) {
 
 // NICMAC is a NIC's own MAC.
 func (t *Tracer) NICMAC(link int) ([6]byte, bool) { return t.nicMAC(link) }
+
+// NICs lists the NICs with programs.
+func (t *Tracer) NICs() ([]maps.NIC, error) { return maps.NICs{Map: t.maps["nics"]}.List() }
 
 // PodOf returns the device and MACs of the pod of this node that has an address.
 func (t *Tracer) PodOf(addr netip.Addr) (link int, mac, hostMAC [6]byte, ok bool) {

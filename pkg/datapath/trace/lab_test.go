@@ -246,7 +246,7 @@ func (l *lab) check(from string, end trace.End) error {
 		where = "c"
 	}
 	if where != "" {
-		err := netlab.Poll(2*time.Second, func() error { return l.arrived(where, end, want) })
+		err := netlab.Poll(5*time.Second, func() error { return l.arrived(where, end, want) })
 		if err != nil {
 			return fmt.Errorf("%w; dropped %v", err, l.dropped())
 		}
@@ -269,7 +269,7 @@ func (l *lab) check(from string, end trace.End) error {
 func (l *lab) settle(from string) {
 	l.t.Helper()
 	p := l.places[from]
-	netlab.WaitFor(l.t, time.Second, "the frame of "+from, func() error {
+	netlab.WaitFor(l.t, 5*time.Second, "the frame of "+from, func() error {
 		now := l.received(p)
 		if now == p.received {
 			return errors.New("nothing received")

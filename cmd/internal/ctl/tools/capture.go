@@ -73,6 +73,7 @@ func (t *tools) runCapture(ctx context.Context, client agentapi.Client, flags ca
 	}
 	o.OnlyLost = flags.onlyDrops
 	if !flags.noDrops {
+		client.Timeout = max(client.Timeout, loadTime)
 		_, err := client.Lost(ctx, 0)
 		switch {
 		case err == nil:

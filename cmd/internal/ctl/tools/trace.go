@@ -5,13 +5,17 @@ package tools
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/pkg/config"
+	"github.com/patchbay-net/patchbay/pkg/monitor/tracing"
 )
 
 // trace is the tool that says what would happen to a packet.
@@ -40,8 +44,14 @@ It exits with 1 if the packet would be dropped.`,
 			if err != nil {
 				return err
 			}
+			client.Timeout = max(client.Timeout, loadTime)
 			return t.Show(cmd.Context(), func(ctx context.Context) ([]byte, error) {
 				found, err := client.Trace(ctx, r)
+				if errors.Is(err, agentapi.ErrUnavailable) {
+					if here, errHere := traceAlone(ctx, r); errHere == nil {
+						found, err = here, nil
+					}
+				}
 				if err != nil {
 					return nil, err
 				}
@@ -61,6 +71,27 @@ It exits with 1 if the packet would be dropped.`,
 	f.BoolVar(&r.NoFragment, "df", false, "it may not be fragmented")
 	f.BoolVar(&r.Packets, "packets", false, "past the sockets' programs, as what calls no connect() sends")
 	return cmd
+}
+
+// loadTime is how long the agent may take to load copies of its programs, on a
+// slow machine.
+const loadTime = 30 * time.Second
+
+// traceAlone traces without the agent, on what it has left in force.
+func traceAlone(ctx context.Context, r agentapi.TraceRequest) (agentapi.Trace, error) {
+	cfg, err := config.Load(config.DefaultPath)
+	if err != nil {
+		if cfg, err = config.Parse(nil); err != nil {
+			return agentapi.Trace{}, err
+		}
+	}
+	view, err := tracing.Alone(cfg.Paths.BPF)
+	if err != nil {
+		return agentapi.Trace{}, err
+	}
+	out, err := tracing.New(tracing.Options{PinDir: cfg.Paths.BPF, Masquerade: *cfg.Masquerade.Enabled, View: view}).Trace(ctx, r)
+	out.Notes = append(out.Notes, "the agent doesn't answer: this is what it has left in force")
+	return out, err
 }
 
 // tell prints a trace; one that ends in a drop isn't well.
