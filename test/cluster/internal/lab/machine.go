@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -228,6 +229,10 @@ func (l *Lab) Import(ctx context.Context, archive string) error {
 	return nil
 }
 
+// reporting is how long upstream's tests have to end and report when they are
+// interrupted.
+const reporting = 45 * time.Second
+
 // Tests returns a command that runs upstream's end-to-end tests that match
 // focus and not skip, with a report in dir. It ends with the control plane, but
 // is on the tester's network.
@@ -245,5 +250,10 @@ func (l *Lab) Tests(ctx context.Context, dir, focus, skip string) (*exec.Cmd, er
 	}
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "HOME="+dir, "TMPDIR="+dir)
+	cmd.Cancel = func() error { // it reports what it has when it is interrupted
+		time.AfterFunc(reporting, func() { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) })
+		return unix.Kill(-cmd.Process.Pid, unix.SIGINT)
+	}
+	cmd.WaitDelay = reporting + 5*time.Second
 	return cmd, nil
 }
