@@ -49,17 +49,24 @@ type agent struct {
 // writes. The test must be isolated.
 func newRealLab(t *testing.T, binary string) (*lab, *agent) {
 	t.Helper()
+	return newRealLabWith(t, binary, agentObjects, func() {})
+}
+
+// newRealLabWith takes the node's object, and what to start before the agent.
+func newRealLabWith(t *testing.T, binary, objects string, start func()) (*lab, *agent) {
+	t.Helper()
 	node := netlab.Open(t, "/proc/self/ns/net")
 	lan := netlab.NewSwitch(t)
 	lan.Join(t, node, "eth0")
 	node.Addr(t, "eth0", "192.168.1.1/24")
 	node.Addr(t, "eth0", "fd00:1::1/64")
 	node.Route(t, "default", netip.MustParseAddr("192.168.1.254"), "eth0")
-	for path, text := range map[string]string{"/etc/patchbay/config.yaml": agentConfig, "/etc/patchbay/objects/node.yaml": agentObjects} {
+	for path, text := range map[string]string{"/etc/patchbay/config.yaml": agentConfig, "/etc/patchbay/objects/node.yaml": objects} {
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
+	start()
 	a := &agent{t: t, binary: binary}
 	a.start()
 	t.Cleanup(a.kill)
