@@ -94,6 +94,10 @@ func (l *teller) stage(s step, after packet) {
 		if s.ret != 0 {
 			l.say("flow", "the answers' tuple is a Service's flow's: it gets another source port")
 		}
+	case "as_node":
+		if s.ret == 0 {
+			l.say("translation", "the backend is outside the cluster: it sees the node as its client")
+		}
 	case "remember_way":
 		l.say("flow", "the way back to the client outside is remembered")
 	case "send":

@@ -253,6 +253,14 @@ func (l *lab) check(from string, end trace.End) error {
 	} else {
 		l.settle(from)
 	}
+	if end.Kind == trace.EndNode { // nobody listens there: the node refuses it
+		_ = netlab.Poll(time.Second, func() error {
+			if len(l.news(from)) == 0 {
+				return errors.New("no answer yet")
+			}
+			return nil
+		})
+	}
 	if got := l.dropped(); !maps.Equal(got, dropped) {
 		return fmt.Errorf("dropped %v, trace says %v", got, dropped)
 	}

@@ -100,8 +100,25 @@ func (t *Tracer) keep(name string, m *ebpf.Map) {
 	t.closers = append(t.closers, m.Close)
 }
 
-// privateEntries is room for what one packet and its answers meet.
+// privateEntries is room for what one packet and its answers meet, in tables
+// that take their memory at once and let the oldest go.
 const privateEntries = 8192
+
+// size makes a private map as large as the one in force, or as it needs to be.
+func (t *Tracer) size(name string, m *ebpf.MapSpec) error {
+	switch m.Type {
+	case ebpf.LRUHash:
+		m.MaxEntries = privateEntries
+	case ebpf.Hash:
+		old, err := t.inForce(name)
+		if err != nil {
+			return err
+		}
+		defer old.Close()
+		m.MaxEntries = old.MaxEntries()
+	}
+	return nil
+}
 
 // makePrivate makes the maps that programs write, empty.
 func (t *Tracer) makePrivate() error {
@@ -113,8 +130,8 @@ func (t *Tracer) makePrivate() error {
 		if slices.Contains(shared(), name) || strings.HasPrefix(name, ".") {
 			continue
 		}
-		if m.Type == ebpf.Hash || m.Type == ebpf.LRUHash {
-			m.MaxEntries = privateEntries
+		if err := t.size(name, m); err != nil {
+			return err
 		}
 		if err := t.make(name, m); err != nil {
 			return err

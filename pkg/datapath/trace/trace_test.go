@@ -55,6 +55,9 @@ func entries() []service.Entry {
 	list = append(list, both("192.0.2.53:80", service.LoadBalancer, "10.244.1.11:8080")...)
 	list = append(list, both("192.0.2.54:80", service.LoadBalancer, "10.244.1.10:8080")...)
 	list = append(list, both("192.0.2.55:80", service.LoadBalancer)...)
+	list = append(list, both("192.0.2.56:80", service.LoadBalancer, "203.0.113.7:80")...)
+	list = append(list, both("192.0.2.57:80", service.LoadBalancer, "10.0.0.1:8080")...)
+	list = append(list, both("192.0.2.58:80", service.LoadBalancer, "10.0.0.2:8080")...)
 	list = append(list, both("10.0.0.1:30080", service.NodePort, "10.244.1.11:8080")...)
 	list = append(list, both("192.0.2.1:30080", service.NodePort, "10.244.1.11:8080")...)
 	list = append(list, both("[2001:db8::50]:80", service.LoadBalancer, "[fd00:244:1::11]:8080")...)
@@ -134,6 +137,10 @@ func cases() []asked {
 		{name: "source range, inside", from: "client", src: "198.51.100.7:2004", dst: "192.0.2.53:80", want: trace.EndPod},
 		{name: "LoadBalancer, others have the backends", from: "client", src: "192.0.2.100:2005", dst: "192.0.2.55:80", want: trace.EndDropped, reason: "no-backend"},
 		{name: "LoadBalancer, unknown port", from: "client", src: "192.0.2.100:2006", dst: "192.0.2.50:81", want: trace.EndRefused, reason: "no-service"},
+		{name: "a backend outside the cluster", from: "client", src: "198.51.100.9:2020", dst: "192.0.2.56:80", want: trace.EndWire},
+		{name: "a backend on the node", from: "client", src: "198.51.100.9:2021", dst: "192.0.2.57:80", want: trace.EndNode},
+		{name: "a backend on another node", from: "client", src: "198.51.100.9:2022", dst: "192.0.2.58:80", want: trace.EndWire},
+		{name: "a pod, a backend outside the cluster", from: "pod1", src: "10.244.1.10:2023", dst: "192.0.2.56:80", want: trace.EndWire},
 		{name: "hairpin by LoadBalancer", from: "pod1", src: "10.244.1.10:2007", dst: "192.0.2.54:80", want: trace.EndPod},
 		{name: "ping of a LoadBalancer address", from: "client", src: "192.0.2.100:8", dst: "192.0.2.50:0", change: icmp, want: trace.EndAnswered},
 		{name: "v6 LoadBalancer", from: "client", src: "[2001:db8::100]:2008", dst: "[2001:db8::50]:80", want: trace.EndPod},

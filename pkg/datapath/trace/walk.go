@@ -110,6 +110,13 @@ func (t *Tracer) Walk(p Packet) (there, back *Walk, err error) {
 	if p.Quote != nil {
 		addrs = append(addrs, p.Quote.Src.Addr(), p.Quote.Dst.Addr())
 	}
+	own, err := t.NICs()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, n := range own {
+		addrs = append(addrs, n.Addrs...) // whom backends outside answer
+	}
 	if err := t.remember(addrs...); err != nil {
 		return nil, nil, err
 	}
@@ -459,6 +466,9 @@ func (t *Tracer) lookup(frame []byte, from int) (route, error) {
 	}
 	r := route{link: int(binary.NativeEndian.Uint32(q[8:])), smac: [6]byte(q[52:]), dmac: [6]byte(q[58:])}
 	r.hop, _ = netip.AddrFromSlice(q[32 : 32+len(dst)])
+	if q[0] == afInet6 { // also of an IPv4 route
+		r.hop = netip.AddrFrom16([16]byte(q[32:48]))
+	}
 	switch code {
 	case fibSuccess, fibNoNeighbour:
 		return r, nil
