@@ -19,17 +19,31 @@ static __always_inline bool same_translation(const struct flow *a, const struct 
 }
 
 /*
+ * May a new reply entry not take the old one's place? The way back by another
+ * node, of what is under way, is no other flow's: the frontend's address has come
+ * here, where its backend is.
+ */
+static __always_inline bool clashes(const struct pkt *p, const struct flow *old,
+				    const struct flow *reply)
+{
+	if (old->flags & FLOW_RETURN && !opens_connection(p))
+		return false;
+	return !same_translation(old, reply);
+}
+
+/*
  * Takes the reply's tuple. Another living flow's: DROP_PORT_CLASH. A dead one
  * goes with its forward entry, whose expiry would else take this one along.
  */
-static __always_inline int insert_reply(const struct flow_key *k, const struct flow *reply)
+static __always_inline int insert_reply(const struct pkt *p, const struct flow_key *k,
+					const struct flow *reply)
 {
 	struct flow *old = bpf_map_lookup_elem(&flows, k);
 	int err;
 
 	if (old) {
 		if (flow_alive(old, k->proto, reply->seen) && !(old->flags & FLOW_CLOSING) &&
-		    !same_translation(old, reply))
+		    clashes(p, old, reply))
 			return -DROP_PORT_CLASH;
 		flow_forget(k, old);
 	}
@@ -37,7 +51,7 @@ static __always_inline int insert_reply(const struct flow_key *k, const struct f
 	if (err == -EEXIST) {
 		old = bpf_map_lookup_elem(&flows_new, k);
 		if (old && service_idle(reply->seen, old->seen) <= timeout_new &&
-		    !same_translation(old, reply))
+		    clashes(p, old, reply))
 			return -DROP_PORT_CLASH;
 		if (old && !same_translation(old, reply))
 			flow_forget(k, old);
@@ -57,7 +71,7 @@ static __always_inline int insert_flow(const struct pkt *p, struct scratch *s)
 	int ret;
 
 	flow_pair(&reply, &s->forward, p->t.proto);
-	ret = insert_reply(&reply, &s->reply);
+	ret = insert_reply(p, &reply, &s->reply);
 	if (ret)
 		return ret;
 	ret = bpf_map_update_elem(&flows_new, &forward, &s->forward, BPF_NOEXIST);

@@ -78,3 +78,9 @@ struct pkt {
 	__u8 client;	   /* from a pod that is a Service's client by packets */
 };
 _Static_assert(sizeof(struct pkt) == 88, "pkt");
+
+/* A connection's first packet. UDP has none that could be told from others. */
+static __always_inline int opens_connection(const struct pkt *p)
+{
+	return (p->tcp & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}

@@ -54,7 +54,7 @@ static __always_inline bool may_begin(struct __sk_buff *skb, const struct pkt *p
 	switch (p->t.proto) {
 	case IPPROTO_TCP:
 	case IPPROTO_SCTP:
-		return (p->tcp & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+		return opens_connection(p);
 	case IPPROTO_UDP:
 		return p->dest != ROUTE_SELF || !is_answer(skb, p);
 	}
@@ -63,7 +63,8 @@ static __always_inline bool may_begin(struct __sk_buff *skb, const struct pkt *p
 
 /*
  * A client outside, whose packet a node of the cluster sent here: its answers
- * go back by that node. The latest packet's way counts.
+ * go back by that node. The latest packet's way counts, also if the flow was
+ * translated here before: the frontend's address has gone to that node.
  */
 __noinline int remember_way(struct __sk_buff *skb, struct pkt *p)
 {
@@ -79,8 +80,14 @@ __noinline int remember_way(struct __sk_buff *skb, struct pkt *p)
 		return 0;
 	flow_answer_key(&k, &p->t);
 	f = flow_find(&k, p->tcp, now, &confirmed);
-	if (f ? !(f->flags & FLOW_RETURN) : !may_begin(skb, p))
+	if (f && !(f->flags & FLOW_RETURN)) {
+		if (opens_connection(p))
+			return 0;
+		flow_forget(&k, f);
+		f = NULL;
+	} else if (!f && !may_begin(skb, p)) {
 		return 0;
+	}
 	__builtin_memset(s, 0, sizeof(*s));
 	if (way_back(p, &s->reply))
 		return -DROP_BUG;
