@@ -152,7 +152,7 @@ func (h *Heartbeat) tick() {
 		news = p.silence(now) || news
 		news = h.enquire(p, now) || news
 	}
-	told := h.retell(now)
+	told := (news || h.unsteady(now)) && h.retell(now)
 	for _, p := range h.peers {
 		for _, pr := range p.pairs {
 			h.send(p, pr, kindBeat, 0, nil)
@@ -162,6 +162,16 @@ func (h *Heartbeat) tick() {
 	if news || told {
 		h.Changed()
 	}
+}
+
+// unsteady tells whether what is told of the NICs may change by time alone.
+func (h *Heartbeat) unsteady(now time.Time) bool {
+	for i := range h.links {
+		if h.misses(h.links[i].Index, now) {
+			return true
+		}
+	}
+	return len(h.outside) > 0
 }
 
 // restart begins to count anew.
@@ -271,12 +281,14 @@ func (h *Heartbeat) tell(l *Link, now time.Time) NIC {
 			n.Missed = append(n.Missed, name)
 		}
 	}
-	if l.External && l.Carrier && h.misses(l.Index, now) {
-		if err := h.Transport.Outside(l.Index); err != nil {
-			h.Log.Debug("ask outside", "link", l.Name, "err", err)
-		}
-		n.Outside = now.Sub(h.outside[l.Index]) < Silence
+	if !l.External || !l.Carrier || !h.misses(l.Index, now) {
+		delete(h.outside, l.Index)
+		return n
 	}
+	if err := h.Transport.Outside(l.Index); err != nil {
+		h.Log.Debug("ask outside", "link", l.Name, "err", err)
+	}
+	n.Outside = now.Sub(h.outside[l.Index]) < Silence
 	return n
 }
 

@@ -214,7 +214,7 @@ func TestDeadNode(t *testing.T) {
 		}
 		a.set(func() { clear(a.cut); delete(a.stopped, "a"); delete(a.nodes, "a") })
 		a.add(1, "k")
-		time.Sleep(3 * Interval)
+		time.Sleep(3*Interval + 10*time.Millisecond)
 		check(t, "a new life", n[1], "a", onBoth)
 		check(t, "healed", n[1], "c", onBoth)
 	})
