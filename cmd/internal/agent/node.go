@@ -28,8 +28,6 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/netdev/watch"
 	"github.com/patchbay-net/patchbay/pkg/reconcile"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/leasing"
-	"github.com/patchbay-net/patchbay/pkg/reconcile/noderoutes"
-	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/pools"
 )
 
@@ -53,8 +51,7 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	if err != nil {
 		return err
 	}
-	routes, nics := nodeRoutes(cfg, writer), &nicView{}
-	tests := newSelfTester(cfg.NodeName, filepath.Join(cfg.Paths.Run, "offloads.json"), log)
+	network := newNetwork(cfg, writer, log)
 	leases := store.New(cfg.Paths.Leases(), store.Options{InUse: podlink.Addrs, Damaged: func(err error) { log.Warn("leases", "err", err) }})
 	pods := podLeasing(cfg, leases, log)
 	searches := search.New(search.Options{Held: addrs.Held, Alive: addrs.alive, Log: log})
@@ -63,32 +60,15 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	r := reconcile.New(reconcile.Options{
 		Config: cfg, Datapath: dp, Writer: writer, Version: version(), Log: log,
 		Leases: leases, Addresses: addrs.List,
-		Parts: []parts.Part{
-			addrs.Part(),
-			addrs.verifier.Part(),
-			pods.Part(),
-			routes.Part(),
-			nics.Part(),
-			tests.Part(),
-			searches.Part(),
-			ranges.Part(),
-		},
+		Parts: append(network.Parts(), addrs.Part(), addrs.verifier.Part(), pods.Part(), searches.Part(), ranges.Part()),
 	})
 	dp.SetNamespaces(podNamespaces(r))
 	addrs.r = r
 	pods.Wake = func() { r.Wake(leasing.PartName) }
-	tests.problem = r.Problem
-	routes.Wake, routes.Note = func() { r.Wake(noderoutes.PartName) }, func(err error) { r.Problem("agent/custom routes", err) }
 	counters := metrics.New(r)
 	counters.Watch(pods.Blocks)
 	searches.Wake, searches.Conflict = func() { r.Wake(search.PartName) }, counters.Conflict
-	health := func() monitor.Health {
-		h := r.Health()
-		if h.Synced {
-			h.Pending = counters.Pending()
-		}
-		return h
-	}
+	health := func() monitor.Health { return healthOf(r, counters) }
 	checks := monitor.NewChecks(func() bool { return health().Healthy() }, log)
 	r.OnServices, r.Meter = checks.Set, counters
 
@@ -97,9 +77,8 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 		return err
 	}
 	handler := r.Handler()
-	routes.Serve(handler)
 	ranges.Serve(handler)
-	nics.Serve(handler, r.NICs)
+	network.serve(handler, r)
 	servePackets(handler, r, dp, cfg, log)
 	pods.Handle(handler)
 	if err := addrs.open(handler); err != nil {
@@ -120,8 +99,8 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 			addrs.changed(watch.Event{Topic: watch.Lost}) // what happened before
 			return watch.Run(ctx, addrs.changed)
 		},
-		"routes":   func() error { return routes.Run(ctx) },
-		"selftest": func() error { return tests.Run(ctx) },
+		"routes":   func() error { return network.routes.Run(ctx) },
+		"selftest": func() error { return network.tests.Run(ctx) },
 		"searches": func() error { return searches.Run(ctx) },
 		"leases":   func() error { return pods.Run(ctx) },
 		"pods":     func() error { return src.Run(ctx, leasing.Kinds(), pods.Apply) },
@@ -133,6 +112,15 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	err = group.Wait()
 	log.Info("stopped; what is in force stays in force")
 	return err
+}
+
+// healthOf is what the node's health checks say.
+func healthOf(r *reconcile.Reconciler, counters *metrics.Agent) monitor.Health {
+	h := r.Health()
+	if h.Synced {
+		h.Pending = counters.Pending()
+	}
+	return h
 }
 
 // keepEvery is how long keep waits before it tries again, and how long f must

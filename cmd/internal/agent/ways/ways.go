@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+// Package ways has a node test the ways to the other nodes, and answer them:
+// netdev/selftest says how.
+package ways
 
 import (
 	"context"
@@ -31,13 +33,13 @@ const (
 	testEvery  = 10 * time.Minute // without one
 )
 
-// selfTester tests the ways to the other nodes: netdev/selftest says how.
-type selfTester struct {
-	node string
+// Tester tests the ways to the other nodes. Make one with New.
+type Tester struct {
+	// Problem is told what is wrong with an object, or with nil that it is well.
+	Problem func(object string, err error)
+
 	path string // remembers, until the next boot, which offloads were switched off
 	log  *slog.Logger
-	// problem is told what is wrong with an object, or with nil that it is well.
-	problem func(object string, err error)
 
 	mu    sync.Mutex
 	ways  []selftest.Way
@@ -45,16 +47,17 @@ type selfTester struct {
 	wake  chan struct{}
 }
 
-func newSelfTester(node, path string, log *slog.Logger) *selfTester {
-	return &selfTester{node: node, path: path, log: log, wake: make(chan struct{}, 1)}
+// New returns a tester. At path it remembers what it switched off.
+func New(path string, log *slog.Logger) *Tester {
+	return &Tester{path: path, log: log, wake: make(chan struct{}, 1)}
 }
 
 // Part follows nodes and NICs.
-func (s *selfTester) Part() parts.Part {
+func (s *Tester) Part() parts.Part {
 	return parts.Part{Name: "selftest", Kinds: []source.Kind{source.KindNode}, Sync: s.sync}
 }
 
-func (s *selfTester) sync(_ context.Context, v parts.Objects) error {
+func (s *Tester) sync(_ context.Context, v parts.Objects) error {
 	ways, known := waysTo(v)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,21 +108,21 @@ func addrTowards(l netdev.Link, to netip.Addr) (netip.Addr, bool) {
 }
 
 // isKnown tells whether an address is a node's.
-func (s *selfTester) isKnown(a netip.Addr) bool {
+func (s *Tester) isKnown(a netip.Addr) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.known[a]
 }
 
 // Run answers other nodes and tests until ctx ends.
-func (s *selfTester) Run(ctx context.Context) error {
+func (s *Tester) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return selftest.Serve(ctx, s.isKnown) })
 	group.Go(func() error { return s.loop(ctx) })
 	return group.Wait()
 }
 
-func (s *selfTester) loop(ctx context.Context) error {
+func (s *Tester) loop(ctx context.Context) error {
 	s.recall()
 	due := time.NewTimer(testEvery)
 	defer due.Stop()
@@ -137,7 +140,7 @@ func (s *selfTester) loop(ctx context.Context) error {
 }
 
 // test goes all ways once.
-func (s *selfTester) test(ctx context.Context) {
+func (s *Tester) test(ctx context.Context) {
 	s.mu.Lock()
 	ways := slices.Clone(s.ways)
 	s.mu.Unlock()
@@ -152,30 +155,30 @@ func (s *selfTester) test(ctx context.Context) {
 			s.remember(w.NIC, o.Err)
 			continue
 		}
-		s.problem(fmt.Sprintf("nic/%s to %s", w.NIC, w.To), o.Err)
+		s.Problem(fmt.Sprintf("nic/%s to %s", w.NIC, w.To), o.Err)
 	}
 }
 
 // remember keeps for the next agents why an offload is off.
-func (s *selfTester) remember(name string, why error) {
+func (s *Tester) remember(name string, why error) {
 	off := s.switchedOff()
 	off[name] = why.Error()
-	s.problem("nic/"+name+" offload", why)
+	s.Problem("nic/"+name+" offload", why)
 	err := durable.Replace(s.path, func(w io.Writer) error { return json.NewEncoder(w).Encode(off) })
-	s.problem("agent/self-test", err)
+	s.Problem("agent/self-test", err)
 }
 
 // recall says again what earlier agents switched off.
-func (s *selfTester) recall() {
+func (s *Tester) recall() {
 	for name, why := range s.switchedOff() {
 		if on, err := selftest.ChecksumOffload(name); err == nil && !on {
-			s.problem("nic/"+name+" offload", errors.New(why))
+			s.Problem("nic/"+name+" offload", errors.New(why))
 		}
 	}
 }
 
 // switchedOff is what has been switched off since the boot.
-func (s *selfTester) switchedOff() map[string]string {
+func (s *Tester) switchedOff() map[string]string {
 	off := map[string]string{}
 	if text, err := os.ReadFile(s.path); err == nil {
 		_ = json.Unmarshal(text, &off) // what can't be read is found again
