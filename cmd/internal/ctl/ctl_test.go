@@ -170,6 +170,9 @@ Source        file:/objects (read)
 Routing       auto
 Pod ranges    10.244.0.0/24
 Keeps         2 pods, 3 Services, 5 frontends, 4 backends, 2 nodes, 1 addresses announced
+NICs          eth0 internal, 172.18.0.2/24
+              eth1 external, no carrier
+Dropped       21 packets, NO_ROUTE 20, SOURCE 1
 `},
 	}
 	for _, tt := range tests {

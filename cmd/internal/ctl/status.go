@@ -32,28 +32,39 @@ agent is not ready.`,
 				if err != nil {
 					return nil, err
 				}
-				return c.describe(info)
+				n := node{Info: info}
+				n.NICs, _ = client.NICs(ctx) // what can't be had isn't shown
+				n.Drops, _ = sortedDrops(client, ctx)
+				return c.describe(n)
 			})
 		},
 	}
 }
 
-func (c *cli) describe(info agentapi.Info) ([]byte, error) {
+// node is a node in short.
+type node struct {
+	agentapi.Info
+	NICs  []agentapi.NIC  `json:"nics,omitempty"`
+	Drops []agentapi.Drop `json:"drops,omitempty"`
+}
+
+func (c *cli) describe(n node) ([]byte, error) {
 	var text bytes.Buffer
 	var err error
 	switch c.output {
 	case "json", "yaml":
-		err = encode(&text, c.output, info)
+		err = encode(&text, c.output, n)
 	default:
-		err = c.describeText(&text, info)
+		err = c.describeText(&text, n)
 	}
-	if err == nil && !info.Ready {
+	if err == nil && !n.Ready {
 		err = errNotWell
 	}
 	return text.Bytes(), err
 }
 
-func (c *cli) describeText(text *bytes.Buffer, info agentapi.Info) error {
+func (c *cli) describeText(text *bytes.Buffer, of node) error {
+	info := of.Info
 	tw := tabwriter.NewWriter(text, 0, 0, 3, ' ', 0)
 	line := func(name, format string, args ...any) { fmt.Fprintf(tw, name+"\t"+format+"\n", args...) }
 	line("Node", "%s (%s)", info.Node, info.Role)
@@ -66,17 +77,51 @@ func (c *cli) describeText(text *bytes.Buffer, info agentapi.Info) error {
 	n := info.Counts
 	line("Keeps", "%d pods, %d Services, %d frontends, %d backends, %d nodes, %d addresses announced",
 		n.Pods, n.Services, n.Frontends, n.Backends, n.Nodes, n.Announced)
+	for i, nic := range of.NICs {
+		line(once("NICs", i), "%s", nicText(nic))
+	}
+	if len(of.Drops) > 0 {
+		line("Dropped", "%s", dropText(of.Drops))
+	}
 	if c.output == "wide" {
 		line("Boot", "%s", info.BootID)
 	}
 	for i, p := range info.Problems {
-		name := ""
-		if i == 0 {
-			name = "Problems"
-		}
-		line(name, "%s: %s (for %s)", p.Object, p.Text, c.age(p.Since))
+		line(once("Problems", i), "%s: %s (for %s)", p.Object, p.Text, c.age(p.Since))
 	}
 	return tw.Flush()
+}
+
+// once is the name of a list's first line.
+func once(name string, i int) string {
+	if i > 0 {
+		return ""
+	}
+	return name
+}
+
+func nicText(n agentapi.NIC) string {
+	text := n.Name + " " + n.Role
+	if !n.Carrier {
+		text += ", no carrier"
+	}
+	if len(n.Addrs) > 0 {
+		text += ", " + list(n.Addrs)
+	}
+	return text
+}
+
+// dropText tells how many packets were dropped, and the most frequent reasons.
+func dropText(drops []agentapi.Drop) string {
+	const shown = 3
+	total, text := uint64(0), ""
+	for i, d := range drops {
+		total += d.Packets
+		if i < shown {
+			text += fmt.Sprintf(", %s %d", d.Reason, d.Packets)
+		}
+	}
+	return fmt.Sprintf("%d packets%s", total, text)
 }
 
 func ready(info agentapi.Info) string {

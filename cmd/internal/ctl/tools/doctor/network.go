@@ -27,7 +27,8 @@ func (w *ward) roles() error {
 		if strings.Contains(n.Role, "internal") {
 			internal++
 		}
-		if n.Problem != "" {
+		said := slices.ContainsFunc(w.info.Problems, func(p agentapi.Problem) bool { return p.Text == n.Problem })
+		if n.Problem != "" && !said {
 			w.found(Warning, []string{"set nics[] in /etc/patchbay/config.yaml; patchbayctl nics -o wide shows the reasons"}, "%s: %s", n.Name, n.Problem)
 		}
 		if n.Role != "ignored" && !n.Carrier {
