@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/patchbay-net/patchbay/test/failover"
 )
 
 func TestFigure(t *testing.T) {
@@ -34,6 +36,27 @@ func TestInParallelCallsEachOnce(t *testing.T) {
 	for i := range calls {
 		if n := calls[i].Load(); n != 1 {
 			t.Errorf("%d was called %d times", i, n)
+		}
+	}
+}
+
+func TestFailoverVerdict(t *testing.T) {
+	lossless, measured := failover.Fault{Lossless: true}, failover.Fault{Within: 300 * time.Millisecond}
+	outage := func(d time.Duration) []time.Duration { return []time.Duration{0, d} }
+	for _, tt := range []struct {
+		name string
+		row  row
+		want string
+	}{
+		{"none lost", row{fault: lossless, spans: outage(0)}, "ok"},
+		{"one lost", row{fault: lossless, spans: outage(10 * time.Millisecond), lost: 1}, "MISSED"},
+		{"in time", row{fault: measured, spans: outage(300 * time.Millisecond), lost: 30}, "ok"},
+		{"too late", row{fault: measured, spans: outage(310 * time.Millisecond), lost: 31}, "MISSED"},
+		{"lost when it was over", row{fault: measured, spans: outage(0), back: 1}, "MISSED"},
+		{"two answered", row{fault: measured, spans: outage(0), faults: []string{"two"}}, "MISSED"},
+	} {
+		if got := tt.row.verdict(); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
 		}
 	}
 }

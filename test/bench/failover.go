@@ -108,17 +108,22 @@ func (r *row) add(t failover.Trial) {
 	}
 }
 
+// verdict tells whether the target was met, and nothing else was wrong.
+func (r *row) verdict() string {
+	late := !r.fault.Lossless && percentile(r.spans, 99) > r.fault.Within
+	if late || r.fault.Lossless && r.lost > 0 || r.back > 0 || len(r.faults) > 0 {
+		return "MISSED"
+	}
+	return "ok"
+}
+
 func (r *row) print(runs int) {
-	p50, p99 := percentile(r.spans, 50), percentile(r.spans, 99)
-	target, verdict := "0 lost", "ok"
+	target := "0 lost"
 	if !r.fault.Lossless {
 		target = fmt.Sprintf("p99 ≤ %d", r.fault.Within.Milliseconds())
 	}
-	if r.fault.Lossless && r.lost > 0 || p99 > r.fault.Within && !r.fault.Lossless || r.back > 0 || len(r.faults) > 0 {
-		verdict = "MISSED"
-	}
-	fmt.Printf(failoverColumns, r.name, strconv.Itoa(runs), number(milliseconds(p50)), number(milliseconds(p99)),
-		strconv.Itoa(r.lost), strconv.Itoa(r.back), target, verdict, metalLB(r.fault.Name))
+	fmt.Printf(failoverColumns, r.name, strconv.Itoa(runs), number(milliseconds(percentile(r.spans, 50))), number(milliseconds(percentile(r.spans, 99))),
+		strconv.Itoa(r.lost), strconv.Itoa(r.back), target, r.verdict(), metalLB(r.fault.Name))
 	slices.Sort(r.faults)
 	for _, f := range slices.Compact(r.faults) {
 		fmt.Printf("  %-34s %s\n", "", f)

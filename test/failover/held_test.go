@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,8 +51,8 @@ func (l *Lab) hold(t *testing.T, s Service) (list []held) {
 func (l *Lab) server(t *testing.T, h held) string {
 	for _, m := range l.machines {
 		for _, p := range m.Pods {
-			peers := strings.NewReplacer("[::ffff:", "", "]", "", "[", "").Replace(p.Net().Exec(t, "ss", "-Htn"))
-			if strings.Contains(peers, strings.NewReplacer("]", "", "[", "").Replace(h.conn.LocalAddr().String())+" ") {
+			plain := strings.NewReplacer("[::ffff:", "", "]", "", "[", "")
+			if slices.Contains(strings.Fields(plain.Replace(p.Net().Exec(t, "ss", "-Htn"))), plain.Replace(h.conn.LocalAddr().String())) {
 				return m.Name
 			}
 		}

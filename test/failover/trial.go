@@ -111,7 +111,7 @@ func Longest(outages []Outage) (span time.Duration, lost int) {
 	return span, lost
 }
 
-// Faults of the trial: what wasn't as the fault promises. Measured targets are
+// Complaints are what wasn't as it is promised of the fault. Measured targets are
 // judged with the given slack.
 func (t Trial) Complaints(slack time.Duration) []string {
 	out := slices.Clone(t.Wrong)
