@@ -133,6 +133,9 @@ type Log struct {
 // CNI holds what is written into the CNI configuration.
 type CNI struct {
 	MTU int `json:"mtu,omitempty"` // of pods' interfaces; 0: from routing
+	// StatusOnExhaustion has STATUS fail, and so the node be NotReady, while no pod
+	// can get an address; a taint and an event say it in any case.
+	StatusOnExhaustion bool `json:"statusOnExhaustion,omitempty"`
 }
 
 // Paths are the places on disk, changed only to keep several nodes apart.

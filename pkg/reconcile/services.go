@@ -68,7 +68,7 @@ var errNoRanges = errors.New("this node has no pod ranges yet: it needs spec.pod
 // writeConflist writes the CNI configuration if it isn't as it must be. It is
 // never taken away here: that would end the start of pods on a healthy node.
 func (r *Reconciler) writeConflist() error {
-	want, err := plan.Conflist(r.podRanges(), r.net.PodMTU, r.Config.Paths)
+	want, err := plan.Conflist(r.podRanges(), r.net.PodMTU, r.Config)
 	if err != nil {
 		return fmt.Errorf("make CNI configuration: %w", err)
 	}

@@ -41,6 +41,8 @@ type ipamConf struct {
 	Leases   string       `json:"leases"`
 	CoolDown string       `json:"coolDown"`
 	Ranges   [][]ipamPart `json:"ranges"`
+
+	StatusOnExhaustion bool `json:"statusOnExhaustion,omitempty"`
 }
 
 type ipamPart struct {
@@ -72,7 +74,7 @@ func (r PodRange) Use(held []netip.Addr) (used, free int64) {
 
 // Conflist is the CNI configuration for a node with these pod ranges; a pod
 // gets one address of each family. Nil without ranges.
-func Conflist(ranges []PodRange, mtu int, paths config.Paths) ([]byte, error) {
+func Conflist(ranges []PodRange, mtu int, cfg config.Config) ([]byte, error) {
 	var v4, v6 []ipamPart
 	coolDown := time.Duration(0)
 	for _, r := range ranges {
@@ -99,8 +101,11 @@ func Conflist(ranges []PodRange, mtu int, paths config.Paths) ([]byte, error) {
 		return nil, nil
 	}
 	raw, err := json.MarshalIndent(conflist{CNIVersion: "1.1.0", Name: NetworkName, Plugins: []podPlugin{{
-		Type: "patchbay", Capabilities: capabilities{PortMappings: true}, MTU: mtu, AgentSocket: paths.AgentSocket(),
-		IPAM: ipamConf{Type: "patchbay-ipam", Leases: paths.Leases(), CoolDown: cmp.Or(coolDown, time.Minute).String(), Ranges: sets},
+		Type: "patchbay", Capabilities: capabilities{PortMappings: true}, MTU: mtu, AgentSocket: cfg.Paths.AgentSocket(),
+		IPAM: ipamConf{
+			Type: "patchbay-ipam", Leases: cfg.Paths.Leases(), CoolDown: cmp.Or(coolDown, time.Minute).String(), Ranges: sets,
+			StatusOnExhaustion: cfg.CNI.StatusOnExhaustion,
+		},
 	}}}, "", "  ")
 	return append(raw, '\n'), err
 }

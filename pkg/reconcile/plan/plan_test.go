@@ -223,7 +223,7 @@ func TestConflist(t *testing.T) {
 	for _, p := range prefixes("10.244.0.0/24", "fd00:244::/120", "10.244.9.0/26") {
 		ranges = append(ranges, PodRange{Prefix: p, Exclude: prefixes("10.244.9.7/32", "10.99.0.0/16")})
 	}
-	raw, err := Conflist(ranges, 1450, config.Paths{Run: "/run/patchbay"})
+	raw, err := Conflist(ranges, 1450, config.Config{Paths: config.Paths{Run: "/run/patchbay"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestConflist(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("conflist (-want +got):\n%s", diff)
 	}
-	if raw, err := Conflist(nil, 1500, config.Paths{}); raw != nil || err != nil {
+	if raw, err := Conflist(nil, 1500, config.Config{}); raw != nil || err != nil {
 		t.Errorf("without ranges: %s, %v, want nothing", raw, err)
 	}
 }
