@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/patchbay-net/patchbay/cmd/internal/agent/device"
+	"github.com/patchbay-net/patchbay/cmd/internal/nodepools"
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/announce/search"
@@ -194,7 +195,7 @@ func runDevice(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	keeper := switches.Keeper{Sysctls: netdev.Sysctls(cfg.Paths.Sysctl), Seed: cfg.NodeName}
-	pools := &nodePools{source: src, path: filepath.Join(cfg.Paths.Run, "pools.json"), log: log}
+	pools := &nodepools.Writer{Source: src, Path: filepath.Join(cfg.Paths.Run, "pools.json"), Log: log}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return pools.Run(ctx) })
 	group.Go(func() error { return device.New(keeper, src, writer, log).Serve(ctx, cfg.Paths.AgentSocket()) })

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+// Package nodepools tells the CNI plugins on a device of its pools for nodes and
+// VMs: it writes them to a file, which serves while the agent is away.
+package nodepools
 
 import (
 	"context"
@@ -20,28 +22,27 @@ import (
 	cni "github.com/patchbay-net/patchbay/plugins/ipam"
 )
 
-// nodePools tells the CNI plugins on the device of the pools for nodes and VMs: it
-// writes them to a file, which serves while the agent is away.
-type nodePools struct {
-	source source.Source
-	path   string
-	log    *slog.Logger
+// Writer writes the file.
+type Writer struct {
+	Source source.Source
+	Path   string
+	Log    *slog.Logger
 }
 
 // Run writes the file whenever a pool changed, until ctx ends.
-func (n *nodePools) Run(ctx context.Context) error {
+func (n *Writer) Run(ctx context.Context) error {
 	store := source.NewStore()
-	return n.source.Run(ctx, []source.Kind{source.KindIPPool}, func(ev source.Event) {
+	return n.Source.Run(ctx, []source.Kind{source.KindIPPool}, func(ev source.Event) {
 		if ev.Op == source.Problem || !store.Apply(ev) || !store.Synced(source.KindIPPool) {
 			return
 		}
 		if err := n.write(store); err != nil {
-			n.log.Error("tell plugins of pools", "err", err)
+			n.Log.Error("tell plugins of pools", "err", err)
 		}
 	})
 }
 
-func (n *nodePools) write(store *source.Store) error {
+func (n *Writer) write(store *source.Store) error {
 	pools := map[string]cni.Conf{}
 	for _, obj := range source.List[*v1alpha1.IPPool](store, source.KindIPPool) {
 		if obj.Spec.Use != v1alpha1.UseNode || obj.Spec.Disabled {
@@ -49,7 +50,7 @@ func (n *nodePools) write(store *source.Store) error {
 		}
 		conf, err := nodePool(obj)
 		if err != nil {
-			n.log.Warn("pool not used", "pool", obj.Name, "err", err)
+			n.Log.Warn("pool not used", "pool", obj.Name, "err", err)
 			continue
 		}
 		pools[obj.Name] = conf
@@ -58,11 +59,11 @@ func (n *nodePools) write(store *source.Store) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(n.path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(n.Path), 0o755); err != nil {
 		return err
 	}
-	temp := n.path + ".new"
-	return errors.Join(os.WriteFile(temp, append(text, '\n'), 0o644), os.Rename(temp, n.path))
+	temp := n.Path + ".new"
+	return errors.Join(os.WriteFile(temp, append(text, '\n'), 0o644), os.Rename(temp, n.Path))
 }
 
 // nodePool is a pool as the plugin's ipam section: a set of ranges for each family.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package nodepools
 
 import (
 	"encoding/json"
@@ -29,11 +29,11 @@ func TestNodePools(t *testing.T) {
 	} {
 		store.Apply(source.Event{Op: source.Upsert, Kind: source.KindIPPool, Key: source.KeyOf(pool), Object: pool})
 	}
-	n := &nodePools{path: filepath.Join(t.TempDir(), "run", "pools.json"), log: slog.New(slog.DiscardHandler)}
+	n := &Writer{Path: filepath.Join(t.TempDir(), "run", "pools.json"), Log: slog.New(slog.DiscardHandler)}
 	if err := n.write(store); err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(n.path)
+	text, err := os.ReadFile(n.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
