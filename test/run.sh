@@ -63,7 +63,7 @@ kube_source() {
 	local kube
 	kube=$(find "${PB_CACHE:-$HOME/.cache/patchbay/cluster}" -path '*/kube-*/kube' -type f | head -n 1)
 	[ -n "$kube" ] || { echo "the cluster has built no kube"; return 1; }
-	unshare --net sh -c "ip link set lo up && PATCHBAY_TEST_KUBE='$kube' go test -count=1 -p 1 -run Real ./pkg/kube ./pkg/reconcile/pools ./cmd/internal/controller"
+	unshare --net sh -c "ip link set lo up && PATCHBAY_TEST_KUBE='$kube' go test -count=1 -p 1 -run Real ./pkg/kube ./pkg/reconcile/pools ./cmd/internal/controller ./cmd/internal/ctl"
 }
 
 stage deps test/deps.sh

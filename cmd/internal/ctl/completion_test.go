@@ -76,7 +76,7 @@ func TestEvents(t *testing.T) {
 
 // Without an agent and with a kubeconfig, Kubernetes is asked; a file that can't
 // be read is an error, and the caller's.
-func TestServer(t *testing.T) {
+func TestServerFile(t *testing.T) {
 	for _, args := range [][]string{{"status", "--server=/nonexistent"}, {"services", "--server"}} {
 		t.Setenv("KUBECONFIG", "/nonexistent/config")
 		if _, stderr, code := call(t, args...); code != exitError || !strings.Contains(stderr, "/nonexistent") {
