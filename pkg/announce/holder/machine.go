@@ -43,8 +43,8 @@ type Want struct {
 	Link int
 	// Order are the nodes that can have it now, best first.
 	Order []string
-	// Best is the one that should have it once all is calm: among those that
-	// have been well for long.
+	// Best is the one that should have it once all is calm, out of those that
+	// have been well for long; "": none has.
 	Best string
 	// Blind: nothing is known of it but that this node answers for it.
 	Blind bool

@@ -216,7 +216,7 @@ func (n *simNode) plan(standings map[string]Standing) []Want {
 	wants := []Want{}
 	for _, addr := range n.w.addrs {
 		req := announce.Request{Addr: addr}
-		w := Want{Addr: addr, Order: announce.Order(req, nodes, Alive(standings)), Best: announce.Choose(req, nodes, Steady(standings)).Owner}
+		w := Want{Addr: addr, Order: announce.Order(req, nodes, Alive(standings)), Best: Steady(standings).Best(announce.Choose(req, nodes, Steady(standings)))}
 		if slices.ContainsFunc(standings[n.name].Subnets, func(p netip.Prefix) bool { return p.Contains(addr) }) {
 			w.Link = external
 		}

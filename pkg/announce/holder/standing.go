@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/patchbay-net/patchbay/pkg/announce"
 	"github.com/patchbay-net/patchbay/pkg/announce/heartbeat"
 )
 
@@ -38,6 +39,15 @@ type Steady map[string]Standing
 
 // Alive implements announce.Members.
 func (s Steady) Alive(node string) bool { return s[node].Steady }
+
+// Best is the choice's owner, if that one is steady: Choose takes one that isn't
+// where none is, and an address that somebody holds had better stay then.
+func (s Steady) Best(c announce.Choice) string {
+	if !s[c.Owner].Steady {
+		return ""
+	}
+	return c.Owner
+}
 
 // Standings judges the nodes, and remembers since when each has been well. It
 // isn't safe for concurrent use.

@@ -120,7 +120,7 @@ func (t *step) hold(rivals []rival) error {
 func (t *step) offer() {
 	r, w := t.r, t.w
 	r.offered = ""
-	if w.Best != t.self && w.Best != "" && !t.s.Leaving {
+	if w.Best != t.self && !t.s.Leaving {
 		r.offered = w.Best
 	}
 	if t.s.Leaving {

@@ -150,8 +150,9 @@ func (a *Addresses) plan(standings map[string]holder.Standing) []holder.Want {
 	choices := make(map[netip.Addr]choice, len(a.wishes))
 	for i := range a.wishes {
 		w := &a.wishes[i]
-		best := announce.Choose(w.Request, nodes, holder.Steady(standings))
-		want := holder.Want{Addr: w.Addr, Order: announce.Order(w.Request, nodes, holder.Alive(standings)), Best: best.Owner}
+		steady := holder.Steady(standings)
+		best := announce.Choose(w.Request, nodes, steady)
+		want := holder.Want{Addr: w.Addr, Order: announce.Order(w.Request, nodes, holder.Alive(standings)), Best: steady.Best(best)}
 		c := choice{Choice: best}
 		if on, ok := w.NIC(a.nics); ok && (on.Role&nic.External == 0 || slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Contains(w.Addr) })) {
 			want.Link = on.Index
