@@ -133,9 +133,7 @@ func (c *chain) apply(s *oracle.State) {
 func differences(s *oracle.State, have []services.Frontend) error {
 	want, got := map[string]string{}, map[string]string{}
 	for _, f := range s.Frontends() {
-		want[frontendName(f.Addr, f.Protocol, f.Outside)] = fmt.Sprintf("%v affinity %v ranges %v sockets %v refuses %v roles %v%v",
-			f.Backends, f.Affinity, len(f.SourceRanges) > 0, !f.Outside && len(f.Backends) > 0 && len(f.SourceRanges) == 0,
-			!f.Elsewhere, f.Internal, f.External)
+		want[frontendName(f.Addr, f.Protocol, f.Outside)] = wanted(f)
 	}
 	for _, f := range have {
 		got[frontendName(netip.AddrPortFrom(f.IP, f.Port), corev1.Protocol(f.Protocol.String()), f.Scope == service.External)] = describe(f)
@@ -155,6 +153,13 @@ func differences(s *oracle.State, have []services.Frontend) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// wanted is what describe must say of a frontend.
+func wanted(f oracle.Frontend) string {
+	return fmt.Sprintf("%v affinity %v ranges %v sockets %v refuses %v roles %v%v",
+		f.Backends, f.Affinity, len(f.SourceRanges) > 0, !f.Outside && len(f.Backends) > 0 && len(f.SourceRanges) == 0,
+		!f.Elsewhere, f.Internal, f.External)
 }
 
 func frontendName(a netip.AddrPort, p corev1.Protocol, outside bool) string {

@@ -5,6 +5,7 @@ package oracle_test
 import (
 	"fmt"
 	"log/slog"
+	stdmaps "maps"
 	"net"
 	"net/netip"
 	"os"
@@ -48,13 +49,18 @@ const tunnel = 4000
 var nodeBMAC = packet.MAC{2, 0, 0, 0, 2, 2} // on the internal network
 
 // newNode makes it; the test is isolated.
-func newNode(t testing.TB) *node {
+func newNode(t testing.TB) *node { return newSmallNode(t, nil) }
+
+// newSmallNode makes it with other sizes of maps.
+func newSmallNode(t testing.TB, small map[string]uint32) *node {
 	t.Helper()
+	sizes := map[string]uint32{"flows": 1 << 12, "flows_new": 1 << 12, "affinities": 1 << 12, "slots": 1 << 18,
+		"services": 1 << 12, "backends": 1 << 12}
+	stdmaps.Copy(sizes, small)
 	set, err := load.Open(load.Options{
 		PinDir: "/sys/fs/bpf/patchbay", Log: slog.New(slog.DiscardHandler),
 		Constants: map[string]any{"reject_rate": uint32(1 << 31)},
-		Sizes: map[string]uint32{"flows": 1 << 12, "flows_new": 1 << 12, "affinities": 1 << 12, "slots": 1 << 18,
-			"services": 1 << 12, "backends": 1 << 12},
+		Sizes:     sizes,
 	})
 	if err != nil {
 		t.Fatalf("%+v", err)

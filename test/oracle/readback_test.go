@@ -27,7 +27,8 @@ type kernelMaps struct {
 	words     []uint64
 	slots     *ebpf.Map
 	backends  *ebpf.Map
-	inUse     map[uint32]bool // backends that slots name
+	inUse     map[uint32]bool // backends that slots name: each is one Service's
+	known     map[uint32][]netip.AddrPort
 }
 
 // pinnedMaps opens the Service maps by their pins.
@@ -52,7 +53,7 @@ func pinnedMaps(pinDir string) (map[string]*ebpf.Map, func(), error) {
 func readMaps(maps map[string]*ebpf.Map) (*kernelMaps, error) {
 	k := &kernelMaps{
 		frontends: map[objects.MapFrontendKey]objects.MapFrontend{}, ranges: map[uint32][]netip.Prefix{},
-		slots: maps["slots"], backends: maps["backends"], inUse: map[uint32]bool{},
+		slots: maps["slots"], backends: maps["backends"], inUse: map[uint32]bool{}, known: map[uint32][]netip.AddrPort{},
 		words: make([]uint64, maps["services"].MaxEntries()),
 	}
 	var key objects.MapFrontendKey
@@ -78,12 +79,21 @@ func readMaps(maps map[string]*ebpf.Map) (*kernelMaps, error) {
 
 // chosen returns the backends that a Service's slots name, once each.
 func (k *kernelMaps) chosen(index uint32) ([]netip.AddrPort, error) {
+	if known, ok := k.known[index]; ok {
+		return known, nil
+	}
 	var all []netip.AddrPort
 	base, count := uint32(k.words[index]), uint32(uint16(k.words[index]>>32))
 	for slot := base; slot < base+count; slot++ {
 		var id uint32
 		var b objects.MapBackend
-		if err := errors.Join(k.slots.Lookup(slot, &id), k.backends.Lookup(id, &b)); err != nil {
+		if err := k.slots.Lookup(slot, &id); err != nil {
+			return nil, err
+		}
+		if k.inUse[id] {
+			continue
+		}
+		if err := k.backends.Lookup(id, &b); err != nil {
 			return nil, err
 		}
 		if b.Service != index || b.Port == 0 || b.Flags&uint8(objects.MapBackendFlagsBACKEND_GONE) != 0 {
@@ -93,7 +103,8 @@ func (k *kernelMaps) chosen(index uint32) ([]netip.AddrPort, error) {
 		all = append(all, netip.AddrPortFrom(b.Addr.Netip(), objects.Port(b.Port)))
 	}
 	slices.SortFunc(all, netip.AddrPort.Compare)
-	return slices.Compact(all), nil
+	k.known[index] = slices.Compact(all)
+	return k.known[index], nil
 }
 
 // exact compares the maps in the kernel with what the oracle says, and wants nothing
