@@ -3,6 +3,7 @@
 package trace
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -22,12 +23,14 @@ type Socket struct {
 	Backends []netip.AddrPort // any of these
 	Example  netip.AddrPort   // the one that the packet's own hash would fall on
 	Affinity uint32           // seconds that the network namespace's earlier choice counts; 0: none
+	Last     netip.AddrPort   // that earlier choice, if it is known and still counts
 }
 
 // Socket says what a socket's call to an address becomes. The choice among the
 // backends is random; the example is made by the program "choose" for a packet
-// from src.
-func (t *Tracer) Socket(src, dst netip.AddrPort, proto Protocol) (Socket, error) {
+// from src. With affinity the client is the network namespace, by its cookie; 0:
+// not known.
+func (t *Tracer) Socket(src, dst netip.AddrPort, proto Protocol, netns uint64) (Socket, error) {
 	var fe objects.MapFrontend
 	key := objects.MapFrontendKey{Addr: objects.Addr(dst.Addr()), Port: objects.Port(dst.Port()), Proto: uint8(proto), Scope: uint8(objects.MapScopeSCOPE_CLUSTER)}
 	err := t.maps["frontends"].Lookup(key, &fe)
@@ -52,8 +55,21 @@ func (t *Tracer) Socket(src, dst netip.AddrPort, proto Protocol) (Socket, error)
 	if !s.Balanced {
 		return s, nil
 	}
+	if fe.Affinity > 0 && netns != 0 {
+		if last, ok := t.affine(socketClient(netns), fe.Service); ok && slices.Contains(s.Backends, last) {
+			s.Last, s.Example = last, last
+			return s, nil
+		}
+	}
 	s.Example, err = t.choose(Packet{Src: src, Dst: dst, Proto: proto})
 	return s, err
+}
+
+// socketClient is what stands for a network namespace in the affinity table.
+func socketClient(netns uint64) netip.Addr {
+	var b [16]byte
+	binary.NativeEndian.PutUint64(b[8:], netns)
+	return netip.AddrFrom16(b)
 }
 
 // choose runs the program that only chooses.

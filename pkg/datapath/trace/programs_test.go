@@ -3,9 +3,14 @@
 package trace_test
 
 import (
+	"encoding/binary"
+	"net/netip"
 	"slices"
 	"testing"
 
+	"github.com/cilium/ebpf"
+
+	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
 	"github.com/patchbay-net/patchbay/pkg/datapath/trace"
 	"github.com/patchbay-net/patchbay/test/netlab"
 )
@@ -61,13 +66,52 @@ func TestEveryProgram(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer tracer.Close()
-			s, err := tracer.Socket(ap("10.244.1.10:1"), ap("10.96.0.6:80"), trace.TCP)
+			s, err := tracer.Socket(ap("10.244.1.10:1"), ap("10.96.0.6:80"), trace.TCP, 0)
 			if err != nil || !s.Found || s.Balanced || s.Why == "" || len(s.Backends) != 3 {
 				t.Errorf("left to packets: %+v, %v", s, err)
 			}
-			if s, err := tracer.Socket(ap("10.244.1.10:1"), ap("10.96.7.7:80"), trace.TCP); err != nil || s.Found {
+			const cookie = 77
+			s, err = tracer.Socket(ap("10.244.1.10:1"), ap("10.96.0.7:80"), trace.TCP, cookie)
+			if err != nil || !s.Balanced || s.Affinity != 3600 || s.Last.IsValid() || !slices.Contains(s.Backends, s.Example) {
+				t.Errorf("the first time: %+v, %v", s, err)
+			}
+			remember(t, cookie, "10.96.0.7:80", s.Backends[2])
+			if s, err = tracer.Socket(ap("10.244.1.10:1"), ap("10.96.0.7:80"), trace.TCP, cookie); err != nil || s.Last != s.Backends[2] {
+				t.Errorf("later: %+v, %v", s, err)
+			}
+			if s, err := tracer.Socket(ap("10.244.1.10:1"), ap("10.96.7.7:80"), trace.TCP, 0); err != nil || s.Found {
 				t.Errorf("no Service: %+v, %v", s, err)
 			}
 		})
 	})
+}
+
+// remember writes what a connect() from a network namespace would have left.
+func remember(t *testing.T, cookie uint64, frontend string, backend netip.AddrPort) {
+	t.Helper()
+	table := func(name string) *ebpf.Map {
+		m, err := ebpf.LoadPinnedMap(pinDir+"/v1/maps/"+name, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { m.Close() })
+		return m
+	}
+	var fe objects.MapFrontend
+	f := ap(frontend)
+	if err := table("frontends").Lookup(objects.MapFrontendKey{Addr: objects.Addr(f.Addr()), Port: objects.Port(f.Port()), Proto: 6}, &fe); err != nil {
+		t.Fatal(err)
+	}
+	key, found := objects.MapAffinityKey{Service: fe.Service}, uint32(0)
+	binary.NativeEndian.PutUint64(key.Client.B[8:], cookie)
+	backends := table("backends")
+	for id := range uint32(200) {
+		var b objects.MapBackend
+		if backends.Lookup(id, &b) == nil && b.Service == fe.Service && b.Addr.Netip() == backend.Addr() && b.Port != 0 {
+			found = id
+		}
+	}
+	if err := table("affinities").Put(key, objects.MapAffinity{Backend: found}); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -49,6 +49,9 @@ func entries() []service.Entry {
 		entry("[fd00:96::2]:80", service.Cluster, service.ClusterIP, "[fd00:244:2::10]:8080"),
 	}
 	list[5].Affinity = time.Hour
+	balanced := entry("10.96.0.7:80", service.Cluster, service.ClusterIP, "10.244.1.11:8080", "10.244.2.10:8080", "10.244.3.10:8080")
+	balanced.SocketLB, balanced.Affinity = true, time.Hour
+	list = append(list, balanced)
 	list = append(list, both("192.0.2.50:80", service.LoadBalancer, "10.244.1.11:8080")...)
 	list = append(list, both("192.0.2.51:80", service.LoadBalancer, "10.244.2.10:8080")...)
 	list = append(list, both("192.0.2.52:80", service.LoadBalancer, "10.244.3.10:8080")...)

@@ -14,8 +14,11 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/datapath/trace"
+	"github.com/patchbay-net/patchbay/pkg/netns"
 )
 
 // View is what is known of the node by names.
@@ -142,7 +145,7 @@ func (a *asked) socket(p *trace.Packet) (*agentapi.TraceSocket, error) {
 	if a.request.Packets || !balanced || p.From != trace.FromPod && p.From != trace.FromNode {
 		return nil, nil
 	}
-	s, err := a.tracer.Socket(p.Src, p.Dst, p.Proto)
+	s, err := a.tracer.Socket(p.Src, p.Dst, p.Proto, a.netns(*p))
 	if err != nil {
 		return nil, fmt.Errorf("trace: %w", err)
 	}
@@ -153,14 +156,53 @@ func (a *asked) socket(p *trace.Packet) (*agentapi.TraceSocket, error) {
 		return out, nil
 	case len(s.Backends) == 1:
 		out.Text = fmt.Sprintf("connect() to %s goes to %s", p.Dst, s.Backends[0])
+	case s.Last.IsValid():
+		out.Text = fmt.Sprintf("connect() to %s goes to %s, where its earlier one went (affinity, %d s)", p.Dst, s.Last, s.Affinity)
+		p.Dst = s.Last
+		return out, nil
 	default:
 		out.Text = fmt.Sprintf("connect() to %s goes to any of %d backends; below: %s", p.Dst, len(s.Backends), s.Example)
 	}
 	if s.Affinity > 0 {
-		out.Text += fmt.Sprintf(", or where the pod's earlier one went (for %d s)", s.Affinity)
+		out.Text += fmt.Sprintf("; the next ones go there, too (affinity, %d s)", s.Affinity)
 	}
 	p.Dst = s.Example
 	return out, nil
+}
+
+// netns is the cookie of the network namespace that a packet's socket is in, 0
+// where it can't be had.
+func (a *asked) netns(p trace.Packet) uint64 {
+	if p.From == trace.FromNode {
+		return cookie(func(f func() error) error { return f() })
+	}
+	pod, ok := a.pod(p.Src.Addr().String())
+	if !ok || pod.Netns == "" {
+		return 0
+	}
+	ns, err := netns.Open(pod.Netns)
+	if err != nil {
+		return 0
+	}
+	defer ns.Close()
+	return cookie(ns.Do)
+}
+
+// cookie is the cookie of the network namespace that do works in.
+func cookie(do func(func() error) error) (cookie uint64) {
+	err := do(func() error {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		return err
+	})
+	if err != nil {
+		return 0
+	}
+	return cookie
 }
 
 // whetherAnnounced says if packets for the address come here at all.
