@@ -4,6 +4,7 @@ package failover
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,8 +26,8 @@ func raise(t *testing.T, nodes int) *Lab {
 	}
 	l := New(t, bin, t.TempDir(), nodes)
 	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("%s", l.Tail(4000))
+		if t.Failed() || os.Getenv("VERBOSE") != "" {
+			t.Logf("%s", l.Tail(8000))
 		}
 	})
 	return l
@@ -39,14 +40,12 @@ func try(t *testing.T, nodes int, names ...string) {
 
 func run(t *testing.T, l *Lab, names ...string) {
 	t.Helper()
-	at := 0
-	for _, f := range Faults() {
-		for _, name := range names {
-			if f.Name == name {
-				check(t, l.Try(f, at%len(l.machines), false))
-				at++
-			}
+	for at, name := range names {
+		i := slices.IndexFunc(Faults(), func(f Fault) bool { return f.Name == name })
+		if i < 0 {
+			t.Fatalf("there is no fault %q", name)
 		}
+		check(t, l.Try(Faults()[i], at%len(l.machines), false))
 	}
 }
 
@@ -74,17 +73,17 @@ func TestThreeNodes(t *testing.T) {
 	})
 }
 
-// TestFault tries the fault $FAULT on $NODES nodes, $RUNS times.
+// TestFault tries the faults $FAULT, separated by commas, on $NODES nodes, $RUNS times.
 func TestFault(t *testing.T) {
-	name := os.Getenv("FAULT")
-	if name == "" {
+	faults := os.Getenv("FAULT")
+	if faults == "" {
 		t.Skip("FAULT names none")
 	}
-	names, nodes := make([]string, number(t, "RUNS", 1)), number(t, "NODES", 3)
-	for i := range names {
-		names[i] = name
+	var names []string
+	for range number(t, "RUNS", 1) {
+		names = append(names, strings.Split(faults, ",")...)
 	}
-	try(t, nodes, names...)
+	try(t, number(t, "NODES", 3), names...)
 }
 
 func TestTwoNodes(t *testing.T) {
