@@ -18,6 +18,7 @@ package leasing
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -59,7 +60,8 @@ type Options struct {
 // New; safe for concurrent use.
 type Table struct {
 	Options
-	pods *source.Store // pods and namespaces
+	pods   *source.Store // pods and namespaces
+	drains chan struct{} // there are blocks to be drained
 
 	mu      sync.Mutex
 	synced  bool          // objects have been looked at
@@ -68,7 +70,10 @@ type Table struct {
 	waiting map[agentapi.EndpointKey]waiter
 	pools   map[string]*v1alpha1.IPPool
 	states  []v1alpha1.NodeBlockState
-	resting bool // addresses may come free by time alone
+	resting bool                   // addresses may come free by time alone
+	acted   map[netip.Prefix]int64 // revisions of blocks that were acted on
+	// reported are the states as told last.
+	reported []v1alpha1.NodeBlockState
 }
 
 // waiter is an ADD that lacks addresses, and when it last said so.
@@ -88,6 +93,7 @@ func New(o Options) *Table {
 	return &Table{
 		Options: o, pods: source.NewStore(), changed: make(chan struct{}),
 		waiting: map[agentapi.EndpointKey]waiter{}, pools: map[string]*v1alpha1.IPPool{},
+		acted: map[netip.Prefix]int64{}, drains: make(chan struct{}, 1),
 	}
 }
 

@@ -263,9 +263,9 @@ func TestDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.block("pods", "10.0.0.0/26", true, 1)
-	if err := l.Sync(t.Context(), parts.Objects{Node: "a", Store: l.objects}); err == nil {
-		t.Error("Sync passed the gate while an ADD was under way")
-	}
+	l.sync(t)
+	passed := make(chan error, 1)
+	go func() { passed <- l.passGate() }()
 	if got := l.said("10.0.0.0/26"); got.Revision != 0 || got.State != v1alpha1.BlockDraining {
 		t.Errorf("block %+v, want it not acted on yet", got)
 	}
@@ -276,7 +276,15 @@ func TestDrain(t *testing.T) {
 	if _, err := l.Leases.Allocate(store.Request{Pools: []ipam.Pool{pool}, Rest: ipam.DefaultRest(), Lease: store.Lease{Key: store.Key{ContainerID: "c", IfName: "eth0"}}}); err != nil {
 		t.Fatal(err)
 	}
+	select {
+	case <-passed:
+		t.Error("the gate was passed while an ADD was under way")
+	default:
+	}
 	gate.Close()
+	if err := <-passed; err != nil {
+		t.Fatal(err)
+	}
 	l.sync(t)
 	if got := l.said("10.0.0.0/26"); got.Revision != 1 || got.Used != 1 || got.Free != 60 {
 		t.Errorf("block %+v, want it acted on, with one address used and 60 free", got)
@@ -292,4 +300,22 @@ func (l *lab) said(cidr string) v1alpha1.NodeBlockState {
 		}
 	}
 	return v1alpha1.NodeBlockState{}
+}
+
+// TestSteady reports what matters, and not each pod.
+func TestSteady(t *testing.T) {
+	use := func(used, free int64) v1alpha1.NodeBlockState {
+		return v1alpha1.NodeBlockState{CIDR: "c", Used: used, Free: free}
+	}
+	for _, tt := range []struct {
+		was, is v1alpha1.NodeBlockState
+		want    bool
+	}{
+		{use(5, 57), use(5, 57), true}, {use(5, 57), use(8, 54), true}, {use(5, 57), use(9, 53), false}, {use(1, 61), use(0, 62), false},
+		{use(0, 62), use(1, 61), false}, {use(48, 14), use(49, 13), false}, {use(9, 53), use(8, 54), true},
+	} {
+		if got := steady(tt.was, tt.is); got != tt.want {
+			t.Errorf("from %d to %d used: steady %t, want %t", tt.was.Used, tt.is.Used, got, tt.want)
+		}
+	}
 }

@@ -5,7 +5,6 @@ package leasing
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -29,8 +28,8 @@ import (
 // maxRest is how long an address may rest at most.
 const maxRest = 24 * time.Hour
 
-// gateWait is how long a look waits for the ADDs under way.
-const gateWait = 500 * time.Millisecond
+// gateWait is how long the gate is waited for: longer than an ADD takes.
+const gateWait = 20 * time.Second
 
 // Sync takes in what the objects say of pools and blocks, and looks at what is
 // given out of them.
@@ -43,21 +42,28 @@ func (t *Table) Sync(_ context.Context, v parts.Objects) error {
 	}
 	now := blocksOf(v, pools)
 	t.mu.Lock()
+	t.pools, t.blocks, t.synced = pools, now, true
 	acted := map[netip.Prefix]int64{}
-	for _, s := range t.states {
-		if p, err := netip.ParsePrefix(s.CIDR); err == nil {
-			acted[p] = s.Revision
+	for _, b := range now {
+		acted[b.prefix] = t.acted[b.prefix]
+		if !b.draining {
+			acted[b.prefix] = b.revision
 		}
 	}
-	t.pools, t.blocks = pools, now
-	t.synced = true
+	t.acted = acted
+	undone := len(t.undone()) > 0
+	acted = maps.Clone(acted)
 	t.mu.Unlock()
 	t.tell()
-
-	err := t.passGate(now, acted)
-	contents, errList := t.Leases.List()
-	if errList != nil {
-		return errors.Join(err, errList)
+	if undone {
+		select {
+		case t.drains <- struct{}{}:
+		default: // it is on its way
+		}
+	}
+	contents, err := t.Leases.List()
+	if err != nil {
+		return err
 	}
 	states := make([]v1alpha1.NodeBlockState, 0, len(now))
 	for _, b := range now {
@@ -72,7 +78,7 @@ func (t *Table) Sync(_ context.Context, v parts.Objects) error {
 		}
 	}
 	t.mu.Unlock()
-	return err
+	return nil
 }
 
 // blocksOf are the node's ranges by the objects, in order.
@@ -118,34 +124,54 @@ func isGeneral(obj *v1alpha1.IPPool) bool {
 	return obj == nil || obj.Spec.Use == v1alpha1.UsePod && *obj.Spec.AutoAssign && obj.Spec.NamespaceSelector == nil
 }
 
-// passGate acts on the blocks' revisions: once it has been through the gate alone,
-// no ADD is under way that was told of a block before it was draining.
-func (t *Table) passGate(now []block, acted map[netip.Prefix]int64) error {
-	var newly []block
-	for _, b := range now {
-		switch {
-		case acted[b.prefix] == b.revision && b.revision > 0:
-		case b.draining:
-			newly = append(newly, b)
-		default:
-			acted[b.prefix] = b.revision
+// undone are the draining blocks that have not been acted on. The lock is held.
+func (t *Table) undone() []block {
+	var out []block
+	for _, b := range t.blocks {
+		if b.draining && t.acted[b.prefix] != b.revision {
+			out = append(out, b)
 		}
 	}
-	if len(newly) == 0 {
+	return out
+}
+
+// passGate acts on draining blocks: once it has been through the gate alone, no ADD
+// is under way that was told of a block before it was draining. It may take as long
+// as an ADD does, so nothing else waits for it.
+func (t *Table) passGate() error {
+	t.mu.Lock()
+	blocks := t.undone()
+	t.mu.Unlock()
+	if len(blocks) == 0 {
 		return nil
 	}
 	gate, err := flock.Take(t.Gate, flock.Exclusive, gateWait)
-	if errors.Is(err, os.ErrNotExist) {
-		err = nil // no ADD since the boot
-	} else if err != nil {
+	if err != nil {
 		return fmt.Errorf("drain blocks: %w", err)
-	} else {
-		err = gate.Close()
 	}
-	for _, b := range newly {
-		acted[b.prefix] = b.revision
+	t.mu.Lock()
+	for _, b := range blocks {
+		t.acted[b.prefix] = b.revision
 	}
-	return err
+	t.mu.Unlock()
+	return gate.Close()
+}
+
+// drain passes the gate whenever there is something to be drained, until ctx ends.
+func (t *Table) drain(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.drains:
+		}
+		if err := t.passGate(); err != nil {
+			t.Log.Info("wait for pods that are being added", "err", err)
+			time.AfterFunc(time.Second, t.Wake) // which finds it undone
+			continue
+		}
+		t.Wake()
+	}
 }
 
 // state counts what is given out of a block, what rests included.
@@ -205,7 +231,13 @@ func (t *Table) Report(s *v1alpha1.NodeNetworkStateStatus) {
 	if !t.synced {
 		return
 	}
-	s.Blocks = slices.Clone(t.states)
+	for i, b := range t.states {
+		if i >= len(t.reported) || !steady(t.reported[i], b) {
+			t.reported = slices.Clone(t.states)
+			break
+		}
+	}
+	s.Blocks = slices.Clone(t.reported[:len(t.states)])
 	counts := map[want]int32{}
 	for _, w := range t.waiting {
 		for _, one := range w.wants {
@@ -218,6 +250,15 @@ func (t *Table) Report(s *v1alpha1.NodeNetworkStateStatus) {
 	}
 }
 
+// steady tells whether a block's use changed too little to be reported: not near its
+// end, nor to nothing. Every node hears of each report.
+func steady(was, is v1alpha1.NodeBlockState) bool {
+	moved := max(is.Used-was.Used, was.Used-is.Used)
+	same := was
+	same.Used, same.Free = is.Used, is.Free
+	return was == is || same == is && was.Used > 0 && is.Used > 0 && moved*16 <= is.Free
+}
+
 // Run has the part look again when leases changed, and when what rests has rested
 // enough to be another node's, until ctx ends. It also compares leases with the
 // runtime's sandboxes.
@@ -225,6 +266,7 @@ func (t *Table) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return t.watchLeases(ctx) })
 	group.Go(func() error { return t.watchSandboxes(ctx) })
+	group.Go(func() error { return t.drain(ctx) })
 	return group.Wait()
 }
 
