@@ -48,8 +48,10 @@ vet() {
 	go vet ./...
 }
 
-# All but what wants the machine for itself.
-unit() { go list ./... | grep -v /test/site$ | xargs go test -timeout 20m; }
+# Labs of whole nodes: each wants the machine for itself.
+labs="./test/site ./test/appliance ./test/clusters ./test/failover"
+
+unit() { go list ./... | grep -v -E '/test/(site|appliance|clusters|failover)$' | xargs go test -timeout 20m; }
 
 # The demo with one map entry taken out must notice, and say what it missed.
 broken_demo() {
@@ -69,7 +71,8 @@ kube_source() {
 stage deps test/deps.sh
 stage vet vet
 stage unit unit
-stage endurance go test -count=1 -timeout 20m ./test/site
+# shellcheck disable=SC2086 # a list
+stage labs go test -count=1 -p 1 -timeout 20m $labs
 stage verify-generate make -s verify-generate
 stage demo make -s demo
 stage broken-demo broken_demo
