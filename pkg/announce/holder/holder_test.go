@@ -163,7 +163,9 @@ func TestLastOne(t *testing.T) {
 		defer func() { w.end(); time.Sleep(time.Second); synctest.Wait() }()
 		time.Sleep(15 * time.Second)
 		w.nodes[1].kill()
+		w.mu.Lock()
 		w.nodes[1].off = true
+		w.mu.Unlock()
 		time.Sleep(time.Second)
 		if err := observe(w).watch(time.Minute); err != nil {
 			t.Error(err)

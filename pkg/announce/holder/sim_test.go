@@ -87,17 +87,17 @@ func (n *simNode) start() {
 	}
 	log := slog.New(slog.DiscardHandler)
 	var keeper *Keeper
-	n.beat = heartbeat.New(heartbeat.Options{Node: n.name, Port: 7474, Transport: n, Log: log, Now: n.now, Changed: func() {
+	beat := heartbeat.New(heartbeat.Options{Node: n.name, Port: 7474, Transport: n, Log: log, Now: n.now, Changed: func() {
 		if keeper != nil {
 			keeper.Wake()
 		}
 	}})
-	keeper, _ = NewKeeper(Options{Node: n.name, Heartbeat: n.beat, Kernel: n, Entries: n.list, Plan: n.plan, Expiry: 30 * time.Second, Log: log, Now: n.now,
+	keeper, _ = NewKeeper(Options{Node: n.name, Heartbeat: beat, Kernel: n, Entries: n.list, Plan: n.plan, Expiry: 30 * time.Second, Log: log, Now: n.now,
 		Moved: func(a Address) {
 			n.w.say("%s %s %s epoch %d: %s", n.name, a.Phase, a.Addr, a.Epoch, a.Why)
 		}, Note: func(error) {}})
 	n.w.mu.Lock()
-	n.keeper, n.frozen, n.queue = keeper, false, nil
+	n.beat, n.keeper, n.frozen, n.queue = beat, keeper, false, nil
 	n.w.mu.Unlock()
 	n.tellLinks()
 	var members []heartbeat.Member
@@ -258,7 +258,8 @@ func (n *simNode) Enquire(link int, at netip.Addr, _ [6]byte) error {
 	defer n.w.mu.Unlock()
 	for _, o := range n.w.nodes {
 		if o.addr(link) == at && n.w.reaches(n, o, link) {
-			go n.beat.Answered(link, at, o.mac(link))
+			beat := n.beat
+			go beat.Answered(link, at, o.mac(link))
 		}
 	}
 	return nil
@@ -269,7 +270,8 @@ func (n *simNode) Outside(link int) error {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	if n.w.up(n, link) {
-		go n.beat.Answered(link, netip.Addr{}, [6]byte{2, 9})
+		beat := n.beat
+		go beat.Answered(link, netip.Addr{}, [6]byte{2, 9})
 	}
 	return nil
 }
