@@ -71,10 +71,12 @@ func sync(t *testing.T, want ...Switch) []State {
 	return states
 }
 
-// state is all that ip tells of links, addresses and routes, without counters that change.
+// state is all that ip tells of links, addresses and routes, without what the
+// kernel does by itself a moment after a link is up.
 func (d device) state(t *testing.T) string {
 	t.Helper()
-	return d.here.Exec(t, "sh", "-c", `ip -o addr | sed 's/^[0-9]*: //; s/valid_lft.*//'; ip -o link | sed 's/^[0-9]*: //'; ip route show table all; ip -6 route show table all | sed 's/expires.*//'`)
+	return d.here.Exec(t, "sh", "-c", `ip -o addr | sed 's/^[0-9]*: //; s/valid_lft.*//; s/ tentative//'; ip -o link | sed 's/^[0-9]*: //'
+		{ ip route show table all; ip -6 route show table all | sed 's/expires.*//'; } | grep -v -e '^local fe80' -e '^anycast fe80'`)
 }
 
 func TestSyncRaisesSwitchesAndIsIdempotent(t *testing.T) {
@@ -219,9 +221,7 @@ func listen(t *testing.T, ns *netlab.Namespace, address string) net.Listener {
 func seenFrom(t *testing.T, client, server *netlab.Namespace, address string) string {
 	t.Helper()
 	l := listen(t, server, address)
-	if err := client.Do(func() error { return try(address) }); err != nil {
-		t.Fatalf("dial %s: %v", address, err)
-	}
+	netlab.WaitFor(t, 5*time.Second, "dial "+address, func() error { return client.Do(func() error { return try(address) }) })
 	conn, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)

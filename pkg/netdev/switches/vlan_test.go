@@ -91,34 +91,34 @@ func TestVLANOfTheOperator(t *testing.T) {
 }
 
 // R18: neither a bonded or teamed port nor one that belongs to it, nor a VLAN of it.
-func TestBondsAndTeamsAreRefused(t *testing.T) {
-	for _, kind := range []string{"bond", "team"} {
-		t.Run(kind, func(t *testing.T) {
-			netlab.Isolate(t, func(t *testing.T) {
-				d := newDevice(t)
-				d.here.Exec(t, "ip", "link", "add", "port4", "type", "veth", "peer", "name", "port5")
-				kernelHas(t, d.here, "pair0", "type", kind)
-				d.here.Exec(t, "ip", "link", "set", "port4", "master", "pair0")
-				d.here.Exec(t, "ip", "link", "add", "link", "pair0", "name", "pair0.20", "type", "vlan", "id", "20")
-				before := d.state(t)
-				for port, want := range map[string]string{
-					"pair0":    "port pair0 is a " + kind + ": a teamed port can't be a switch's uplink",
-					"port4":    "port port4 belongs to " + kind + " pair0",
-					"pair0.20": "port pair0 is a " + kind,
-				} {
-					s := Switch{Name: "ext", Kind: External, Port: port}
-					states, err := keeper().Sync([]Switch{s})
-					if err != nil || states[0].Err == nil || !strings.Contains(states[0].Err.Error(), want) {
-						t.Errorf("%s: %+v, %v, want %q", port, states, err, want)
-					}
-					if err := keeper().Check(s); err == nil {
-						t.Errorf("%s: Check lets it pass", port)
-					}
-				}
-				if diff := cmp.Diff(before, d.state(t)); diff != "" {
-					t.Errorf("a refusal changed (-before +after):\n%s", diff)
-				}
-			})
-		})
-	}
+func TestBondIsRefused(t *testing.T) { pairIsRefused(t, "bond") }
+
+func TestTeamIsRefused(t *testing.T) { pairIsRefused(t, "team") }
+
+func pairIsRefused(t *testing.T, kind string) {
+	netlab.Isolate(t, func(t *testing.T) {
+		d := newDevice(t)
+		d.here.Exec(t, "ip", "link", "add", "port4", "type", "veth", "peer", "name", "port5")
+		kernelHas(t, d.here, "pair0", "type", kind)
+		d.here.Exec(t, "ip", "link", "set", "port4", "master", "pair0")
+		d.here.Exec(t, "ip", "link", "add", "link", "pair0", "name", "pair0.20", "type", "vlan", "id", "20")
+		before := d.state(t)
+		for port, want := range map[string]string{
+			"pair0":    "port pair0 is a " + kind + ": a teamed port can't be a switch's uplink",
+			"port4":    "port port4 belongs to " + kind + " pair0",
+			"pair0.20": "port pair0 is a " + kind,
+		} {
+			s := Switch{Name: "ext", Kind: External, Port: port}
+			states, err := keeper().Sync([]Switch{s})
+			if err != nil || states[0].Err == nil || !strings.Contains(states[0].Err.Error(), want) {
+				t.Errorf("%s: %+v, %v, want %q", port, states, err, want)
+			}
+			if err := keeper().Check(s); err == nil {
+				t.Errorf("%s: Check lets it pass", port)
+			}
+		}
+		if diff := cmp.Diff(before, d.state(t)); diff != "" {
+			t.Errorf("a refusal changed (-before +after):\n%s", diff)
+		}
+	})
 }
