@@ -19,7 +19,7 @@ lacking() {
 # run PACKAGE PATTERN
 run() {
 	local start=$SECONDS out test
-	out=$(cd "$1" && "$binaries/${1//\//-}.test" -test.v -test.timeout 3m -test.run "$2" 2>&1)
+	out=$(cd "$1" && "$binaries/${1//\//-}.test" -test.v -test.timeout 5m -test.run "$2" 2>&1)
 	local status=$?
 	local ok
 	ok=$(grep -c '^--- PASS' <<<"$out")
