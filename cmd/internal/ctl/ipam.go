@@ -17,7 +17,7 @@ import (
 // ipam is the noun of the node's address blocks.
 func (c *cli) ipam(program string) *cobra.Command {
 	cmd := c.ipamBlocks(program, "ipam", []string{"ipam", "ipam 10.244.0.7 -o wide"})
-	cmd.AddCommand(c.ipamBlocks(program, "show", []string{"ipam show", "ipam show pods -o yaml"}), c.ipamCheck(program), c.ipamRelease(program))
+	cmd.AddCommand(c.ipamBlocks(program, "show", []string{"ipam show", "ipam show pods -o yaml"}), c.ipamCheck(program), c.release(program, "ipam"))
 	return cmd
 }
 
@@ -91,13 +91,14 @@ func (c *cli) ipamCheck(program string) *cobra.Command {
 	}
 }
 
-func (c *cli) ipamRelease(program string) *cobra.Command {
+// release is the verb of two nouns.
+func (c *cli) release(program, noun string) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use:     "release ADDRESS|CONTAINER",
 		Short:   "End leases whose interface is gone",
 		Long:    "End the lease of an address, or all of a container: it begins to rest. A lease\nwhose interface is there is left alone, unless it is forced; then the pod goes on\nwith an address that another may get.",
-		Example: examples(program, []string{"ipam release 10.244.0.7", "ipam release 3f1c2a --force"}),
+		Example: examples(program, []string{noun + " release 10.244.0.7", noun + " release 3f1c2a --force"}),
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.begin()

@@ -116,7 +116,7 @@ func expiry(a agentapi.Address) string {
 }
 
 func (c *cli) leases(program string) *cobra.Command {
-	return noun[agentapi.Lease]{
+	cmd := noun[agentapi.Lease]{
 		use: "leases", what: "LEASE", aliases: []string{"lease"},
 		short:    "List the address leases of this node",
 		long:     "List the address leases of this node, resting ones included. LEASE is an\naddress, a pod's name or namespace/name, or a container id.",
@@ -137,6 +137,8 @@ func (c *cli) leases(program string) *cobra.Command {
 			return isName(name, l.PodNamespace, l.PodName) || has(l.Addrs, name) || name == l.ContainerID
 		},
 	}.command(c, program)
+	cmd.AddCommand(c.release(program, "leases"))
+	return cmd
 }
 
 func (c *cli) nics(program string) *cobra.Command {
