@@ -13,10 +13,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/pkg/announce/heartbeat"
 	"github.com/patchbay-net/patchbay/pkg/announce/probe"
 	"github.com/patchbay-net/patchbay/pkg/announce/verify"
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/datapath"
+	"github.com/patchbay-net/patchbay/pkg/metrics"
 	"github.com/patchbay-net/patchbay/pkg/netdev/watch"
 	"github.com/patchbay-net/patchbay/pkg/reconcile"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/addresses"
@@ -52,6 +54,29 @@ func newAnnouncer(cfg config.Config, dp *datapath.Datapath, log *slog.Logger) (*
 		Changed: func() { a.r.Wake(verify.Name) }, Log: log,
 	})
 	return a, nil
+}
+
+// attach joins it to the reconciler and the metrics, before anything runs.
+func (a *announcer) attach(r *reconcile.Reconciler, counters *metrics.Agent) {
+	a.r = r
+	counters.WatchAddresses(a.count)
+}
+
+// count is for the metrics.
+func (a *announcer) count() metrics.Announced {
+	out := metrics.Announced{Held: len(a.Held())}
+	out.Taken, out.Given = a.Keeper.Moves()
+	for _, p := range a.Heartbeat.View().Peers {
+		switch {
+		case p.Agent:
+			out.Heard++
+		case p.Node == heartbeat.Dead:
+			out.Dead++
+		default:
+			out.Silent++
+		}
+	}
+	return out
 }
 
 // alive tells whether another node's agent is heard.

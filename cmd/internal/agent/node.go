@@ -64,9 +64,9 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 		Parts: append(network.Parts(), addrs.Part(), addrs.verifier.Part(), pods.Part(), searches.Part(), ranges.Part()),
 	})
 	dp.SetNamespaces(podNamespaces(r))
-	addrs.r = r
 	pods.Wake = func() { r.Wake(leasing.PartName) }
 	counters := metrics.New(r)
+	addrs.attach(r, counters)
 	counters.Watch(pods.Blocks)
 	searches.Wake, searches.Conflict = func() { r.Wake(search.PartName) }, counters.Conflict
 	health := func() monitor.Health { return healthOf(r, counters) }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,6 +44,8 @@ type Keeper struct {
 	standings map[string]Standing
 	wants     []Want
 	leaving   bool
+	taken     int // so often an address came
+	given     int // and went
 }
 
 // NewKeeper returns a keeper, which has told the heartbeat what an earlier life
@@ -103,12 +106,18 @@ func (k *Keeper) step() (time.Time, error) {
 		next = due
 	}
 	held, after := k.machine.Held(), k.machine.Addresses()
+	after = slices.DeleteFunc(after, func(a Address) bool { return (before[a.Addr] == Holding) == (a.Phase == Holding) })
+	for _, a := range after {
+		if a.Phase == Holding {
+			k.taken++
+		} else {
+			k.given++
+		}
+	}
 	k.mu.Unlock()
 	k.Heartbeat.SetHeld(held) // tells only what differs
 	for _, a := range after {
-		if was := before[a.Addr]; (was == Holding) != (a.Phase == Holding) {
-			k.moved(a)
-		}
+		k.moved(a)
 	}
 	return next, err
 }
@@ -150,6 +159,13 @@ func (k *Keeper) Addresses() []Address {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.machine.Addresses()
+}
+
+// Moves counts the addresses that came to this node, and those that went.
+func (k *Keeper) Moves() (taken, given int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.taken, k.given
 }
 
 // Standings tells how fit each node is, as judged last.
