@@ -4,11 +4,13 @@ package reconcile
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath"
+	"github.com/patchbay-net/patchbay/pkg/datapath/services"
 	"github.com/patchbay-net/patchbay/pkg/service"
 )
 
@@ -22,8 +24,9 @@ type fakeDatapath struct {
 	sets         int // calls of SetServices
 	routes       []datapath.Route
 	peers        []datapath.Peer
-	failServices int // so many calls of SetServices fail
-	failNICs     int // so many calls of SetNIC fail
+	failServices int    // so many calls of SetServices fail
+	failNICs     int    // so many calls of SetNIC fail
+	refuse       string // the Service of this name is refused, as when a map is full
 }
 
 var errFake = errors.New("the kernel says no")
@@ -97,6 +100,11 @@ func (f *fakeDatapath) SetServices(entries []service.Entry) error {
 		return errFake
 	}
 	f.entries = entries
+	for _, e := range entries {
+		if e.Port.Name == f.refuse {
+			return fmt.Errorf("set services: %w", errors.Join(&services.Refused{Port: e.Port, Err: errFake}))
+		}
+	}
 	return nil
 }
 

@@ -259,6 +259,30 @@ func TestFailureIsSaidAndTriedAgain(t *testing.T) {
 	})
 }
 
+// TestRefusedService: a Service that a map has no room for is a problem of its own,
+// and holds up nothing else.
+func TestRefusedService(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		l := newLab(t)
+		defer func() { l.close() }()
+		l.dp.refuse = "web"
+		l.fill()
+		l.synced()
+		l.await(t, "the rest in force", func() bool { return len(l.dp.entries) == 3 && len(l.dp.routes) > 3 })
+		netlab.WaitFor(t, 5*time.Second, "ready, and the Service's problem said", func() error {
+			if !l.r.Status().Ready {
+				return errors.New("not ready")
+			}
+			for _, p := range l.r.problems.List() {
+				if p.Object == "object Service d/web" && strings.Contains(p.Text, errFake.Error()) {
+					return nil
+				}
+			}
+			return fmt.Errorf("problems: %v", l.r.problems.List())
+		})
+	})
+}
+
 // TestRefusedNIC: what can't be attached to stays a NIC, and is tried again.
 func TestRefusedNIC(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/pkg/datapath"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
 )
 
@@ -23,12 +24,17 @@ func (r *Reconciler) syncServices() error {
 	r.mu.Unlock()
 	entries, checks, problems := r.balance()
 	r.entries = entries
-	r.problems.Replace("object ", problems)
 	if r.OnServices != nil {
 		r.OnServices(checks)
 	}
 	r.update(func(v *view) { v.entries, v.computed = entries, true })
-	if err := r.Datapath.SetServices(entries); err != nil {
+	// What a full map refuses of single Services is theirs; the rest is in force.
+	refused, err := datapath.Refused(r.Datapath.SetServices(entries))
+	for name, cause := range refused {
+		problems["object Service "+name.String()] = cause
+	}
+	r.problems.Replace("object ", problems)
+	if err != nil {
 		r.mu.Lock()
 		r.waiting = append(r.waiting, waiting...)
 		r.mu.Unlock()
