@@ -42,7 +42,7 @@ type row struct {
 	faults []string        // beside the target
 }
 
-const failoverColumns = "  %-34s %5s %9s %9s %6s %6s   %-10s %-8s %s\n"
+const failoverColumns = "  %-42s %5s %9s %9s %6s %6s   %-10s %-8s %s\n"
 
 // measureFailover measures for how long requests are lost, by fault: with three
 // nodes, with two, with one, and without the source of objects. It prints a row
@@ -126,6 +126,6 @@ func (r *row) print(runs int) {
 		strconv.Itoa(r.lost), strconv.Itoa(r.back), target, r.verdict(), metalLB(r.fault.Name))
 	slices.Sort(r.faults)
 	for _, f := range slices.Compact(r.faults) {
-		fmt.Printf("  %-34s %s\n", "", f)
+		fmt.Printf("  %-42s %s\n", "", f)
 	}
 }

@@ -56,6 +56,7 @@ type Lab struct {
 	machines []*Machine
 	// client is on the external segment; far is behind a router there.
 	client, far *netlab.Namespace
+	others      []*netlab.Namespace // kept open: a namespace that nobody holds is gone
 	mu          sync.Mutex
 }
 
@@ -89,7 +90,7 @@ type Machine struct {
 func New(tb netlab.TB, bin, dir string, nodes int) *Lab {
 	tb.Helper()
 	l := &Lab{Site: site.New(tb, bin, dir), tb: tb, dir: dir, Internal: NewSegment(tb), External: NewSegment(tb)}
-	gw := netlab.New(tb)
+	gw := l.space()
 	l.Internal.Join(tb, gw, "eth0")
 	gw.Addr(tb, "eth0", gateway+"/24")
 	l.client = netlab.New(tb)
@@ -114,7 +115,7 @@ func New(tb netlab.TB, bin, dir string, nodes int) *Lab {
 
 // raiseRouter makes the router on the external segment and the client behind it.
 func (l *Lab) raiseRouter() {
-	router := netlab.New(l.tb)
+	router := l.space()
 	l.far = netlab.New(l.tb)
 	l.External.Fixed(l.External.Join(l.tb, router, "eth0"))
 	netlab.Wire(l.tb, router, "eth1", l.far, "eth0")
@@ -128,6 +129,14 @@ func (l *Lab) raiseRouter() {
 	l.far.Addr(l.tb, "eth0", "fd00:60::2/64")
 	l.far.Route(l.tb, "default", netip.MustParseAddr("10.60.0.1"), "eth0")
 	l.far.Route(l.tb, "default", netip.MustParseAddr("fd00:60::1"), "eth0")
+}
+
+// space makes a network namespace that lasts as long as the lab.
+func (l *Lab) space() *netlab.Namespace {
+	l.tb.Helper()
+	ns := netlab.New(l.tb)
+	l.others = append(l.others, ns)
+	return ns
 }
 
 // raiseMachine raises a node with a leg on each switch.

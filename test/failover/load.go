@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -59,20 +60,19 @@ func (l *Lab) StartLoad(s Service) *Load {
 		}
 	}
 	l.tb.Cleanup(func() { load.Stop() })
-	from := Now()
+	from, lost := Now(), "none"
 	netlab.WaitFor(l.tb, 20*time.Second, "a good half second of all streams", func() error {
 		streams := load.Between(from, Now())
-		if len(streams) < 2*len(targets) {
-			return fmt.Errorf("%d streams", len(streams))
-		}
 		for name, attempts := range streams {
 			if i := slices.IndexFunc(attempts, Attempt.Lost); i >= 0 {
-				from = Now()
-				return fmt.Errorf("%s: %+v", name, attempts[i])
+				from, lost = Now(), fmt.Sprintf("%s: %+v", name, attempts[i])
 			}
 			if len(attempts) < 40 {
-				return fmt.Errorf("%s: only %d", name, len(attempts))
+				return fmt.Errorf("%s: only %d; last lost: %s", name, len(attempts), lost)
 			}
+		}
+		if len(streams) < 2*len(targets) || from > Now()-500*time.Millisecond {
+			return fmt.Errorf("%d streams; last lost: %s", len(streams), lost)
 		}
 		return nil
 	})
@@ -83,6 +83,7 @@ func (l *Lab) StartLoad(s Service) *Load {
 func (load *Load) start(client string, ns *netlab.Namespace, targets []string) error {
 	args := append([]string{"stream", strconv.Itoa(int(tick / time.Millisecond))}, targets...)
 	cmd := exec.Command(load.lab.Program("runtime"), args...)
+	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err

@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/patchbay-net/patchbay/test/netlab"
 	"github.com/patchbay-net/patchbay/test/packet"
 )
 
@@ -66,7 +65,7 @@ func newObserver(l *Lab) *Observer {
 	for _, s := range l.Services {
 		o.addrs = append(o.addrs, s.Addrs()...)
 	}
-	ns := netlab.New(l.tb)
+	ns := l.space()
 	l.External.Fixed(l.External.Join(l.tb, ns, "eth0"))
 	o.mac = ns.MAC(l.tb, "eth0")
 	if err := ns.Do(func() (err error) { o.fd, err = openSocket(ns.Index(l.tb, "eth0")); return err }); err != nil {
