@@ -141,30 +141,41 @@ func resum(frame []byte) []byte {
 	return frame
 }
 
-// rewrite gives a packet other addresses; an invalid one stays as it is.
-func rewrite(frame []byte, src, dst netip.Addr) []byte {
+// rewrite gives a packet other ends; an invalid address and a port of zero stay
+// as they are.
+func rewrite(frame []byte, src, dst netip.AddrPort) []byte {
 	h, out := ReadHeader(frame), append([]byte(nil), frame...)
 	at, length, l4 := etherLen+12, 4, etherLen+int(frame[etherLen]&15)*4
 	if h.Src.Addr().Is6() {
 		at, length, l4 = etherLen+8, 16, etherLen+40
 	}
-	for i, a := range []netip.Addr{src, dst} {
-		if a.IsValid() {
-			copy(out[at+i*length:], a.AsSlice())
+	check := map[Protocol]int{TCP: 16, UDP: 6, ICMPv6: 2}[h.Proto]
+	sealed := check != 0 && !h.Later && len(out) >= l4+check+2
+	for i, end := range []netip.AddrPort{src, dst} {
+		if end.Addr().IsValid() {
+			copy(out[at+i*length:], end.Addr().AsSlice())
+		}
+		if end.Port() != 0 && sealed && h.Proto != ICMPv6 {
+			binary.BigEndian.PutUint16(out[l4+2*i:], end.Port())
 		}
 	}
 	if h.Src.Addr().Is4() {
 		resum(out)
 	}
-	check := map[Protocol]int{TCP: 16, UDP: 6, ICMPv6: 2}[h.Proto]
-	if check == 0 || h.Later || len(out) < l4+check+2 {
+	if !sealed {
 		return out
 	}
 	old := binary.BigEndian.Uint16(out[l4+check:])
 	if old == 0 && h.Proto == UDP {
 		return out
 	}
-	diff := uint32(^old) + uint32(sum(0, out[at:at+2*length])) + uint32(^sum(0, frame[at:at+2*length]))
+	diff := uint32(^old)
+	for _, part := range [][2]int{{at, at + 2*length}, {l4, l4 + 4}} {
+		if part[0] == l4 && h.Proto == ICMPv6 {
+			continue // no ports
+		}
+		diff += uint32(sum(0, out[part[0]:part[1]])) + uint32(^sum(0, frame[part[0]:part[1]]))
+	}
 	for diff > 0xffff {
 		diff = diff>>16 + diff&0xffff
 	}

@@ -239,7 +239,7 @@ func (l *lab) check(from string, end trace.End) error {
 	case trace.EndAnswered:
 		where = from
 	case trace.EndDropped:
-		if end.Reason != "route" && end.Reason != "ttl" {
+		if end.Reason != "route" && end.Reason != "ttl" && end.Reason != "masquerade" {
 			dropped[end.Reason]++
 		}
 	case trace.EndTunnel:

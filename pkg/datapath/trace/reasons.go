@@ -32,6 +32,7 @@ func ReasonText(reason string) string {
 		"no-flow":         "an ICMP error, RST or answer of no known flow",
 		"protocol":        "a fragment of SCTP, whose ports would have to change",
 		"route":           "the node's own routes lead nowhere",
+		"masquerade":      "the node's own rules keep in what nobody outside would know",
 	}
 	if text, ok := texts[reason]; ok {
 		return text

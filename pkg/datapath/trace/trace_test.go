@@ -107,7 +107,17 @@ func first(p *trace.Packet) {
 func cases() []asked {
 	return []asked{
 		{name: "ClusterIP, local backend", from: "pod1", src: "10.244.1.10:1001", dst: "10.96.0.1:80", want: trace.EndPod},
+		{name: "established", from: "pod1", src: "10.244.1.10:1001", dst: "10.96.0.1:80", want: trace.EndPod,
+			change: func(p *trace.Packet) { p.Flags = trace.ACK }},
+		{name: "the backend's answer", from: "pod2", src: "10.244.1.11:8080", dst: "10.244.1.10:1001", want: trace.EndPod,
+			change: func(p *trace.Packet) { p.Flags = trace.SYN | trace.ACK }},
+		{name: "to another backend's port, past the Service", from: "pod1", src: "10.244.1.10:1001", dst: "10.244.1.11:8080", want: trace.EndPod},
 		{name: "ClusterIP, backend by route", from: "pod1", src: "10.244.1.10:1002", dst: "10.96.0.2:80", want: trace.EndWire},
+		{name: "the remote backend's answer", from: "b", src: "10.244.2.10:8080", dst: "10.244.1.10:1002", want: trace.EndPod,
+			change: func(p *trace.Packet) { p.Flags = trace.SYN | trace.ACK }},
+		{name: "ICMP error about a flow", from: "b", src: "10.244.2.10:0", dst: "10.244.1.10:0", want: trace.EndPod, change: func(p *trace.Packet) {
+			p.Proto, p.Quote = trace.ICMP, &trace.Packet{Src: ap("10.244.1.10:1002"), Dst: ap("10.244.2.10:8080"), Proto: trace.TCP}
+		}},
 		{name: "ClusterIP, backend by tunnel", from: "pod1", src: "10.244.1.10:1003", dst: "10.96.0.3:80", want: trace.EndTunnel},
 		{name: "hairpin", from: "pod1", src: "10.244.1.10:1004", dst: "10.96.0.4:80", want: trace.EndPod},
 		{name: "no endpoints", from: "pod1", src: "10.244.1.10:1005", dst: "10.96.0.5:80", want: trace.EndRefused, reason: "no-backend"},
@@ -127,13 +137,21 @@ func cases() []asked {
 		{name: "pod to a pod by tunnel", from: "pod1", src: "10.244.1.10:1015", dst: "10.244.3.77:9", change: udp, want: trace.EndTunnel},
 		{name: "pod to nobody's range", from: "pod1", src: "10.244.1.10:1016", dst: "10.244.9.77:9", want: trace.EndDropped, reason: "no-route"},
 		{name: "pod to the outside", from: "pod1", src: "10.244.1.10:10017", dst: "203.0.113.5:9", want: trace.EndWire},
+		{name: "the answer from outside", from: "client", src: "203.0.113.5:9", dst: "192.0.2.1:10017", want: trace.EndPod,
+			change: func(p *trace.Packet) { p.Flags = trace.SYN | trace.ACK }},
+		{name: "pod to the outside, again", from: "pod1", src: "10.244.1.10:10017", dst: "203.0.113.5:9", want: trace.EndWire,
+			change: func(p *trace.Packet) { p.Flags = trace.ACK }},
+		{name: "pod to the outside, in mid-flow", from: "pod1", src: "10.244.1.10:10018", dst: "203.0.113.5:9", want: trace.EndDropped, reason: "masquerade",
+			change: func(p *trace.Packet) { p.Flags = trace.ACK }},
 		{name: "pod to another node", from: "pod1", src: "10.244.1.10:1018", dst: "10.0.0.2:9", want: trace.EndWire},
 		{name: "pod to its node", from: "pod1", src: "10.244.1.10:1019", dst: "10.0.0.1:9", change: udp, want: trace.EndNode},
 		{name: "pod's tunnel packet", from: "pod1", src: "10.244.1.10:1020", dst: "10.0.0.2:4789", change: udp, want: trace.EndDropped, reason: "pod-tunnel"},
 		{name: "v6 ClusterIP", from: "pod1", src: "[fd00:244:1::10]:1021", dst: "[fd00:96::1]:80", want: trace.EndPod},
 		{name: "v6 ClusterIP by route", from: "pod1", src: "[fd00:244:1::10]:1022", dst: "[fd00:96::2]:80", want: trace.EndWire},
 		{name: "v6 unknown port", from: "pod1", src: "[fd00:244:1::10]:1023", dst: "[fd00:96::1]:81", want: trace.EndRefused, reason: "no-service"},
-		{name: "LoadBalancer", from: "client", src: "192.0.2.100:2001", dst: "192.0.2.50:80", want: trace.EndPod},
+		{name: "LoadBalancer", from: "client", src: "198.51.100.66:2001", dst: "192.0.2.50:80", want: trace.EndPod},
+		{name: "the answer to a client outside", from: "pod2", src: "10.244.1.11:8080", dst: "198.51.100.66:2001", want: trace.EndWire,
+			change: func(p *trace.Packet) { p.Flags = trace.SYN | trace.ACK }},
 		{name: "LoadBalancer by route", from: "client", src: "192.0.2.100:2002", dst: "192.0.2.51:80", want: trace.EndWire},
 		{name: "LoadBalancer by tunnel", from: "client", src: "192.0.2.100:2003", dst: "192.0.2.52:80", want: trace.EndTunnel},
 		{name: "source range, outside", from: "client", src: "192.0.2.100:2004", dst: "192.0.2.53:80", want: trace.EndDropped, reason: "source-range"},
@@ -160,18 +178,6 @@ func cases() []asked {
 		{name: "first fragment", from: "pod1", src: "10.244.1.10:1030", dst: "10.244.2.77:9", change: first, want: trace.EndWire},
 		{name: "RST of no flow", from: "pod1", src: "10.244.1.10:1031", dst: "10.96.0.1:80", want: trace.EndDropped, reason: "no-flow",
 			change: func(p *trace.Packet) { p.Flags = trace.RST }},
-		{name: "established", from: "pod1", src: "10.244.1.10:1001", dst: "10.96.0.1:80", want: trace.EndPod,
-			change: func(p *trace.Packet) { p.Flags = trace.ACK }},
-		{name: "the backend's answer", from: "pod2", src: "10.244.1.11:8080", dst: "10.244.1.10:1001", want: trace.EndPod,
-			change: func(p *trace.Packet) { p.Flags = trace.SYN | trace.ACK }},
-		{name: "the remote backend's answer", from: "b", src: "10.244.2.10:8080", dst: "10.244.1.10:1002", want: trace.EndPod,
-			change: func(p *trace.Packet) { p.Flags = trace.SYN | trace.ACK }},
-		{name: "the answer to a client outside", from: "pod2", src: "10.244.1.11:8080", dst: "192.0.2.100:2001", want: trace.EndWire,
-			change: func(p *trace.Packet) { p.Flags = trace.SYN | trace.ACK }},
-		{name: "ICMP error about a flow", from: "b", src: "10.244.2.10:0", dst: "10.244.1.10:0", want: trace.EndPod, change: func(p *trace.Packet) {
-			p.Proto, p.Quote = trace.ICMP, &trace.Packet{Src: ap("10.244.1.10:1002"), Dst: ap("10.244.2.10:8080"), Proto: trace.TCP}
-		}},
-		{name: "to another backend's port, past the Service", from: "pod1", src: "10.244.1.10:1001", dst: "10.244.1.11:8080", want: trace.EndPod},
 	}
 }
 

@@ -282,9 +282,13 @@ func (w *walker) stack(frame []byte, from int, mark uint32) error {
 		note("stack", "not IP: it is the node's own")
 		return done(End{Kind: EndNode, Frame: frame})
 	}
-	if w.masked != nil && h.Dst.Addr() == w.masked.node {
-		note("masquerade", "the answer to a pod's packet: %s becomes %s again", h.Dst.Addr(), w.masked.pod)
-		frame = rewrite(frame, netip.Addr{}, w.masked.pod)
+	pod, err := w.unmask(h, from)
+	if err != nil {
+		return err
+	}
+	if pod.IsValid() {
+		note("masquerade", "the answer to a pod's packet: %s becomes %s again", h.Dst, pod)
+		frame = rewrite(frame, netip.AddrPort{}, pod)
 		h = ReadHeader(frame)
 	}
 	if h.Dst.Addr().IsMulticast() || h.Dst.Addr().IsLinkLocalUnicast() {
@@ -297,7 +301,7 @@ func (w *walker) stack(frame []byte, from int, mark uint32) error {
 	}
 	switch {
 	case r.local:
-		note("route", "%s is the node's own address: to a process of the node, or refused by it%s", h.Dst.Addr(), w.orPod(from))
+		note("route", "%s is the node's own address: to a process of the node, or refused by it", h.Dst.Addr())
 		return done(End{Kind: EndNode, Frame: frame})
 	case r.refused != "":
 		note("route", "%s", r.refused)
@@ -308,40 +312,64 @@ func (w *walker) stack(frame []byte, from int, mark uint32) error {
 		note("hop limit", "used up")
 		return done(End{Kind: EndDropped, Reason: "ttl", Frame: frame})
 	}
-	frame, line := w.leave(frame, from, r)
+	frame, line, dropped, err := w.leave(frame, from, r)
+	if err != nil {
+		return err
+	}
 	if line.Topic != "" {
 		hop.Lines = append(hop.Lines, line)
+	}
+	if dropped {
+		return done(End{Kind: EndDropped, Reason: "masquerade", Frame: frame})
 	}
 	hop.Out = frame
 	w.walk.Hops = append(w.walk.Hops, hop)
 	return w.out(frame, from, mark, r)
 }
 
-// orPod reminds of what no map of ours knows: the kernel's own translations.
-func (w *walker) orPod(from int) string {
-	if from == 0 || !w.opts.Masquerade || w.isPod(from) {
-		return ""
+// unmask is the pod's end of a masqueraded connection that a packet answers; not
+// valid: it answers none.
+func (w *walker) unmask(h Header, from int) (netip.AddrPort, error) {
+	if w.masked != nil && h.Dst.Addr() == w.masked.node {
+		return netip.AddrPortFrom(w.masked.pod, 0), nil
 	}
-	return "; to a pod if it answers a connection that was masqueraded"
+	if !w.opts.Masquerade || from == 0 || w.isPod(from) || h.Later {
+		return netip.AddrPort{}, nil
+	}
+	c, answer, ok, err := w.masqueraded(h)
+	if err != nil || !ok || !answer {
+		return netip.AddrPort{}, err
+	}
+	return c.pod, nil
 }
 
-// leave is what the stack does to a packet that it forwards.
-func (w *walker) leave(frame []byte, from int, r route) ([]byte, Line) {
+// leave is what the stack does to a packet that it forwards; dropped: our rules
+// keep it in.
+func (w *walker) leave(frame []byte, from int, r route) (out []byte, line Line, dropped bool, err error) {
 	frame = append([]byte(nil), frame...)
 	copy(frame, r.dmac[:])
 	copy(frame[6:], r.smac[:])
 	if from == 0 {
-		return frame, Line{}
+		return frame, Line{}, false, nil
 	}
 	h := ReadHeader(frame)
 	frame = rewriteHops(frame)
 	node := w.maskFor(h, from, r.link)
 	if !node.IsValid() {
-		return frame, Line{}
+		return frame, Line{}, false, nil
 	}
 	w.masked = &translation{h.Src.Addr(), node}
-	return rewrite(frame, node, netip.Addr{}),
-		Line{"masquerade", fmt.Sprintf("the source %s becomes the node's %s; its port stays where it is free", h.Src.Addr(), node)}
+	c, answer, known, err := w.masqueraded(h)
+	switch {
+	case err != nil:
+		return nil, Line{}, false, err
+	case known && !answer:
+		return rewrite(frame, c.node, netip.AddrPort{}), Line{"masquerade", fmt.Sprintf("the connection is known: %s becomes %s", h.Src, c.node)}, false, nil
+	case h.Proto == TCP && h.Flags&(FIN|SYN|RST|ACK) != SYN:
+		return frame, Line{"masquerade", "TCP from the middle of a connection that the kernel doesn't know: nobody outside knows it by the node's address"}, true, nil
+	}
+	return rewrite(frame, netip.AddrPortFrom(node, 0), netip.AddrPort{}),
+		Line{"masquerade", fmt.Sprintf("the source %s becomes the node's %s; its port stays where it is free", h.Src.Addr(), node)}, false, nil
 }
 
 // maskFor is the node's address that a pod's packet gets on its way out.
