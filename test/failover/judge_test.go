@@ -43,8 +43,9 @@ func TestJudge(t *testing.T) {
 			}
 		})
 	}
-	if got := judge("x", []Attempt{{Took: ms}, {Begun: tick, Took: time.Second}}); got.Lost != 1 {
-		t.Errorf("sent again after a second: got %v, want it lost", got)
+	slow := []Attempt{{Took: ms}, {Begun: tick, Took: time.Second, Resent: 1}, {Begun: 2 * tick, Took: time.Second}, {Begun: 3 * tick, Took: 300 * ms, Resent: 1}}
+	if got := judge("x", slow); got.Lost != 1 || got.Span != tick {
+		t.Errorf("one sent again after a second: got %v, want it alone lost", got)
 	}
 }
 

@@ -3,11 +3,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // patience bounds one connection: longer than a lost SYN takes to be sent again.
@@ -32,7 +35,7 @@ func load(rate, seconds int, address string) *loaded {
 		time.Sleep(time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(rate))))
 		all.Go(func() {
 			start := time.Now()
-			err := exchange(address)
+			_, err := exchange(address)
 			mu.Lock()
 			defer mu.Unlock()
 			result.Done++
@@ -52,22 +55,43 @@ func load(rate, seconds int, address string) *loaded {
 	return result
 }
 
-// exchange is one connection.
-func exchange(address string) error {
+// exchange is one connection. It tells how many of its packets were sent again.
+func exchange(address string) (resent uint32, err error) {
 	conn, err := net.DialTimeout("tcp", address, patience)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return err
+		return 0, err
 	}
 	message := []byte("hello\n")
 	if _, err := conn.Write(message); err != nil {
-		return err
+		return 0, err
 	}
-	_, err = io.ReadFull(conn, message)
-	return err
+	if _, err := io.ReadFull(conn, message); err != nil {
+		return 0, err
+	}
+	return retransmitted(conn)
+}
+
+// retransmitted tells how many packets of a connection were sent again.
+func retransmitted(conn net.Conn) (count uint32, err error) {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return 0, nil
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	control := raw.Control(func(fd uintptr) {
+		var info *unix.TCPInfo
+		if info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			count = info.Total_retrans
+		}
+	})
+	return count, errors.Join(control, err)
 }
 
 // echo sends back what it gets, until it is killed.

@@ -20,7 +20,9 @@ type attempt struct {
 	To    string
 	Begun time.Duration
 	Took  time.Duration
-	Error string `json:",omitempty"`
+	// Resent counts its packets that were sent again.
+	Resent uint32
+	Error  string `json:",omitempty"`
 }
 
 // stream begins a new connection to each address at every tick, whatever became
@@ -43,7 +45,8 @@ func stream(every time.Duration, addresses []string) error {
 		for _, to := range addresses {
 			all.Go(func() {
 				a := attempt{To: to, Begun: monotonic()}
-				if err := exchange(to); err != nil {
+				var err error
+				if a.Resent, err = exchange(to); err != nil {
 					a.Error = err.Error()
 				}
 				a.Took = monotonic() - a.Begun
