@@ -165,7 +165,7 @@ const pause = 10 * time.Millisecond
 
 // read hands packets on until the socket is closed.
 func (w *Wire) read(conn *net.UDPConn, link int, to netip.Addr) {
-	b := make([]byte, 64<<10)
+	b := make([]byte, 64<<10) // questions and answers may be long
 	for {
 		n, from, err := conn.ReadFromUDPAddrPort(b)
 		switch {
