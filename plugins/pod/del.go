@@ -40,7 +40,10 @@ func del(args *cni.Args) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.delLegs(leases, of), c.detach(has), source.del())
+	errLegs := c.delLegs(leases, of)
+	removed, err := c.detach(has)
+	// The lease ends while the agent removes the link: the address rests anyway.
+	return errors.Join(errLegs, err, source.del(), removed())
 }
 
 // primary is what is known of the interface: by its lease, if that can be read.
@@ -53,27 +56,31 @@ func (c *conf) primary(source addresses, of []store.Lease) (leased, error) {
 	return source.find()
 }
 
-// detach takes the interface away: the agent's entries, then the link.
-func (c *conf) detach(has leased) error {
+// detach takes the interface away: the agent's entries, then the link. What it
+// returns waits until that is gone.
+func (c *conf) detach(has leased) (removed func() error, err error) {
+	removed = func() error { return nil }
 	name := c.key.Link()
 	index, _, err := podlink.Index(name)
 	if err != nil {
-		return err
+		return removed, err
 	}
 	if err := c.forget(index, has); err != nil {
 		// The agent reconciles when it is back: an endpoint without a link is none.
 		note(err)
-		return podlink.Remove(name)
+		return removed, podlink.Remove(name)
 	}
 	if index == 0 {
+		return removed, nil
+	}
+	return func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), removalTimeout)
+		defer cancel()
+		if err := podlink.AwaitRemoval(ctx, name); err != nil {
+			return podlink.Remove(name)
+		}
 		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), removalTimeout)
-	defer cancel()
-	if err := podlink.AwaitRemoval(ctx, name); err != nil {
-		return podlink.Remove(name)
-	}
-	return nil
+	}, nil
 }
 
 // forget tells the agent that the attachment ends. The agent takes its entries
