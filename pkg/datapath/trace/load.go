@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath/load"
 	"github.com/patchbay-net/patchbay/pkg/datapath/maps"
@@ -266,6 +267,9 @@ func (t *Tracer) Current() error {
 		return fmt.Errorf("read link %s: %w", pins[0], err)
 	}
 	p, err := ebpf.NewProgramFromID(info.Program)
+	if errors.Is(err, unix.EPERM) {
+		return nil // who may load programs may not always look at others'
+	}
 	if err != nil {
 		return fmt.Errorf("open program of %s: %w", pins[0], err)
 	}
