@@ -56,7 +56,11 @@ const (
 
 // Annotations on pods.
 const (
-	// AnnotationNetworks names the pod's further legs on switches.
+	// AnnotationNetworks names the pod's further legs on switches: internal or
+	// external, separated by commas, each with @interface if it shall have a name
+	// in particular; or a JSON list of {name, interface, ips, mac, pools, mtu}.
+	// Addresses come from the pools of use Node that are on the switch, from those
+	// that are named, or are the ips given.
 	AnnotationNetworks = Group + "/networks"
 	// AnnotationNetworksStandard is the same by the name that the Network
 	// Plumbing Working Group gave it; read where ours is absent.
