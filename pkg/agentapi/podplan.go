@@ -19,6 +19,8 @@ type PodRequest struct {
 	PodNamespace string `json:"podNamespace,omitempty"`
 	PodName      string `json:"podName,omitempty"`
 	PodUID       string `json:"podUID,omitempty"`
+	// Foreign: another IPAM plugin gives the primary interface's addresses.
+	Foreign bool `json:"foreign,omitempty"`
 }
 
 // PodPlan is what a pod gets by its annotations, its namespace's, and the node's

@@ -22,6 +22,7 @@ func (c *conf) plan() (agentapi.PodPlan, error) {
 	}
 	plan, err := c.agent(addTimeout).PlanPod(context.Background(), agentapi.PodRequest{
 		EndpointKey: c.endpointKey(), PodNamespace: pod.Namespace, PodName: pod.Name, PodUID: pod.UID,
+		Foreign: c.IPAM.Type != ipam.Type,
 	})
 	if refused, ok := errors.AsType[*agentapi.Error](err); ok && refused.Code == agentapi.CodeUnknown {
 		return agentapi.PodPlan{}, nil

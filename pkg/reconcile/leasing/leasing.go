@@ -165,6 +165,7 @@ func (t *Table) Plan(ctx context.Context, r agentapi.PodRequest) (agentapi.PodPl
 	if err != nil {
 		return agentapi.PodPlan{}, err
 	}
+	wish.foreign = r.Foreign
 	var plan agentapi.PodPlan
 	err = t.until(ctx, awaitBlock, func() (bool, error) {
 		t.mu.Lock()

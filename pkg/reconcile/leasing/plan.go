@@ -74,6 +74,9 @@ func (p *planner) failure() error {
 func (p *planner) plan() agentapi.PodPlan {
 	var out agentapi.PodPlan
 	for _, is4 := range []bool{true, false} {
+		if p.wish.foreign {
+			break
+		}
 		if set := p.family(is4); len(set.Subnets) > 0 {
 			out.Pools = append(out.Pools, set)
 		}

@@ -25,6 +25,7 @@ type wish struct {
 	pools           []string     // by name; none: any that is for it
 	addrs           []netip.Addr // one of each family that is here
 	legs            []legWish
+	foreign         bool // another IPAM plugin gives the primary's addresses
 }
 
 // legWish is one entry of a networks annotation: a switch's name, or an object in
