@@ -34,9 +34,10 @@ func networks() []network {
 func (n network) conf() string { return "/etc/cni/net.d/" + n.name + ".conflist" }
 
 // conflist is the network's CNI configuration list on the device: addresses
-// come from the Node pool of that switch.
+// come from the Node pool of that switch. Its legs are nodes', which speak for
+// LoadBalancer addresses, too.
 func (n network) conflist() string {
-	return fmt.Sprintf(`{"cniVersion":"1.1.0","name":"%s","plugins":[{"type":"patchbay-vswitch","switch":"%s",
+	return fmt.Sprintf(`{"cniVersion":"1.1.0","name":"%s","plugins":[{"type":"patchbay-vswitch","switch":"%s","guard":false,
  "ipam":{"type":"patchbay-ipam","leases":"/var/lib/patchbay/nodeleases.db",
   "ranges":[[{"subnet":"%s","rangeStart":"%s","rangeEnd":"%s"}]]%s}}]}
 `, n.name, n.name, n.subnet, n.first, n.last, n.routes)
