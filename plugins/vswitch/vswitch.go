@@ -98,7 +98,7 @@ func guarded(c *conf, args *cni.Args) bool {
 		return *c.Guard
 	}
 	pod, err := ipam.ParsePod(args.Args)
-	return err == nil && pod.Name != ""
+	return err == nil && pod.UID != "" // only kubelet's pods have one
 }
 
 // del removes the leg and frees its addresses, whatever of them is there.
