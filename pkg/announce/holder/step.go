@@ -250,7 +250,8 @@ func (t *step) probe(why string) error {
 }
 
 func (t *step) ask() error {
-	if t.r.phase != Probing && t.s.Now.Sub(t.r.foreign) >= conflictRetry {
+	lost := t.r.phase == Probing && t.s.Now.Sub(t.r.since) > 2*heartbeat.Silence // nobody brought the answer
+	if (t.r.phase != Probing || lost) && t.s.Now.Sub(t.r.foreign) >= conflictRetry {
 		t.r.phase, t.r.since, t.r.link = Probing, t.s.Now, t.w.Link
 		t.kernel.Probe(t.r.addr, t.w.Link)
 	}
