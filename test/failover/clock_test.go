@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/patchbay-net/patchbay/test/netlab"
 )
 
 // TestWallClock sets the machine's clock a day ahead and two days back, which no
@@ -19,7 +17,7 @@ func TestWallClock(t *testing.T) {
 	if os.Getenv("PATCHBAY_GUEST") != "1" {
 		t.Skip("sets the machine's clock: for guests only")
 	}
-	netlab.Isolate(t, func(t *testing.T) {
+	isolated(t, func(t *testing.T) {
 		l := raise(t, 2)
 		begin := Now()
 		for _, jump := range []time.Duration{24 * time.Hour, -48 * time.Hour, 24 * time.Hour} {

@@ -16,15 +16,26 @@ import (
 // slack is what a busy machine may add to a target.
 const slack = 2 * time.Second
 
+// binEnv names where the programs are built already, as for guests and for tests
+// in their own namespaces.
+const binEnv = "PATCHBAY_BIN"
+
+// isolated runs f as a test in its own namespaces, with the programs built.
+func isolated(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	netlab.Require(t)
+	if os.Getenv(binEnv) == "" {
+		bin := t.TempDir()
+		site.Build(t, bin)
+		t.Setenv(binEnv, bin)
+	}
+	netlab.Isolate(t, f)
+}
+
 // raise raises a lab in the test's own namespaces.
 func raise(t *testing.T, nodes int) *Lab {
 	t.Helper()
-	bin := os.Getenv("PATCHBAY_BIN") // where they are built already, as for guests
-	if bin == "" {
-		bin = t.TempDir()
-		site.Build(t, bin)
-	}
-	l := New(t, bin, t.TempDir(), nodes)
+	l := New(t, os.Getenv(binEnv), t.TempDir(), nodes)
 	t.Cleanup(func() {
 		if t.Failed() || os.Getenv("VERBOSE") != "" {
 			t.Logf("%s", l.Tail(8000))
@@ -35,7 +46,7 @@ func raise(t *testing.T, nodes int) *Lab {
 
 // try runs the faults of these names, each on another node than the one before.
 func try(t *testing.T, nodes int, names ...string) {
-	netlab.Isolate(t, func(t *testing.T) { run(t, raise(t, nodes), names...) })
+	isolated(t, func(t *testing.T) { run(t, raise(t, nodes), names...) })
 }
 
 func run(t *testing.T, l *Lab, names ...string) {
@@ -64,8 +75,9 @@ func check(t *testing.T, trial Trial) {
 }
 
 func TestThreeNodes(t *testing.T) {
-	netlab.Isolate(t, func(t *testing.T) {
+	isolated(t, func(t *testing.T) {
 		l := raise(t, 3)
+		moved(t, l, 1)
 		run(t, l, "agent restarted again and again", "agent gone for good", "SIGTERM", "drained", "carrier lost", "frames lost silently", "stopped")
 		restore := l.LoseSource()
 		run(t, l, "cut off on all NICs")
@@ -87,7 +99,7 @@ func TestFault(t *testing.T) {
 }
 
 func TestTwoNodes(t *testing.T) {
-	netlab.Isolate(t, func(t *testing.T) {
+	isolated(t, func(t *testing.T) {
 		l := raise(t, 2)
 		run(t, l, "agent gone for good", "cut off on all NICs")
 		explained(t, l)

@@ -111,8 +111,3 @@ func moved(t *testing.T, l *Lab, i int) {
 	l.waitHome(i, homecoming)
 	judge("by the return of " + m.Name)
 }
-
-// TestConnectionsMove moves established connections from node to node.
-func TestConnectionsMove(t *testing.T) {
-	netlab.Isolate(t, func(t *testing.T) { moved(t, raise(t, 3), 1) })
-}

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/patchbay-net/patchbay/test/netlab"
 )
 
 // number reads a number from the environment.
@@ -31,7 +29,7 @@ func number(t *testing.T, name string, otherwise int) int {
 // stopped and all of it healed, never two nodes answer for one address but for
 // 200 ms from the first moment that both can reach the clients.
 func TestNeverTwo(t *testing.T) {
-	netlab.Isolate(t, func(t *testing.T) {
+	isolated(t, func(t *testing.T) {
 		count, seed, nodes := number(t, "PB_FAULTS", 4), number(t, "PB_SEED", int(time.Now().Unix())), number(t, "NODES", 3)
 		l := raise(t, nodes)
 		bad := 0
