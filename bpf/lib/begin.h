@@ -128,7 +128,7 @@ static __always_inline __u32 choice_hash(const struct pkt *p, const struct front
 }
 
 /* The n-th try: the Service's choice, its next ones, then another source port. */
-__noinline int try_backend(struct __sk_buff *skb, struct pkt *p, struct frontend *fe, __u32 n)
+__noinline int try_backend(struct pkt *p, struct frontend *fe, __u32 n)
 {
 	__u32 zero = 0, now = service_ticks(), hash, id;
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
@@ -149,15 +149,20 @@ __noinline int try_backend(struct __sk_buff *skb, struct pkt *p, struct frontend
 	if (!b)
 		return -DROP_NO_BACKEND;
 	ret = compose(p, b, s, sport, now);
-	if (!ret && from_outside(p, &s->reply)) {
+	if (from_outside(p, &s->reply))
 		s->forward.sport = other_port(hash, n);
-		ret = as_node(skb, p, &s->forward);
-	}
-	if (ret)
-		return ret;
 	s->forward.backend = s->reply.backend = id;
 	s->forward.service = s->reply.service = fe->service;
-	return insert_flow(p, s);
+	return ret;
+}
+
+/* Puts both entries of scratch in. */
+__noinline int place_flow(struct pkt *p)
+{
+	__u32 zero = 0;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
+
+	return p && s ? insert_flow(p, s) : -DROP_BUG;
 }
 
 /* The packet is for frontend fe and of no known flow. */
@@ -175,7 +180,11 @@ __noinline int begin_flow(struct __sk_buff *skb, struct pkt *p, struct frontend 
 	if (ret)
 		return ret;
 	for (__u32 n = 0; n < ATTEMPTS; n++) {
-		ret = try_backend(skb, p, fe, n);
+		ret = try_backend(p, fe, n);
+		if (!ret && from_outside(p, &s->reply))
+			ret = as_node(skb, p, &s->forward);
+		if (!ret)
+			ret = place_flow(p);
 		if (ret != -DROP_PORT_CLASH)
 			break;
 	}
