@@ -82,6 +82,7 @@ type Machine struct {
 	noCarrier, stopped bool
 	// What it is like.
 	carrier, frozen bool
+	silent          bool   // its agent was stopped or ended in this sequence
 	reached         []span // guarded by the lab's mu
 }
 
