@@ -73,15 +73,25 @@ func echoSCTP(listener int) {
 			defer unix.Close(fd)
 			buf := make([]byte, 1<<16)
 			for {
-				n, err := unix.Read(fd, buf)
+				n, err := again(unix.Read, fd, buf)
 				if err != nil || n == 0 {
 					return
 				}
-				if _, err := unix.Write(fd, buf[:n]); err != nil {
+				if _, err := again(unix.Write, fd, buf[:n]); err != nil {
 					return
 				}
 			}
 		}()
+	}
+}
+
+// again reads or writes, whatever signals the runtime sends itself meanwhile.
+func again(call func(int, []byte) (int, error), fd int, b []byte) (int, error) {
+	for {
+		n, err := call(fd, b)
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
 	}
 }
 
@@ -97,12 +107,12 @@ func talkSCTP(local netip.Addr, to netip.AddrPort) error {
 	}
 	for size := 1; size < 20000; size = size*3 + 1 {
 		message := bytes.Repeat([]byte{byte(size)}, size)
-		if _, err := unix.Write(fd, message); err != nil {
+		if _, err := again(unix.Write, fd, message); err != nil {
 			return fmt.Errorf("send %d bytes: %w", size, err)
 		}
 		var got []byte
 		for buf := make([]byte, 1<<16); len(got) < size; {
-			n, err := unix.Read(fd, buf)
+			n, err := again(unix.Read, fd, buf)
 			if err != nil || n == 0 {
 				return fmt.Errorf("receive %d bytes, have %d: %w", size, len(got), err)
 			}
