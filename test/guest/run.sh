@@ -10,7 +10,8 @@ trap 'rm -rf "$dir"' EXIT
 trap 'exit 130' INT TERM
 
 go build -o "$dir/guest" ./test/guest
-for package in pkg/datapath pkg/datapath/progtest pkg/datapath/load pkg/datapath/maps pkg/datapath/attach pkg/datapath/sockets; do
+for package in pkg/datapath pkg/datapath/progtest pkg/datapath/load pkg/datapath/maps pkg/datapath/attach pkg/datapath/sockets \
+	pkg/netdev/switches pkg/netdev/nic; do
 	go test -c -o "$dir/${package//\//-}.test" ./$package
 done
 failed=0
