@@ -14,9 +14,7 @@
 
 #define AF_INET 2
 #define AF_INET6 10
-#define TCPOPT_EOL 0
-#define TCPOPT_NOP 1
-#define TCPOPT_MSS 2
+enum { TCPOPT_EOL, TCPOPT_NOP, TCPOPT_MSS };
 #define TCP_OPTIONS_MAX 40 /* data offset is 4 bits of 32-bit words */
 
 static __always_inline int at_egress(const struct pkt *p)
@@ -244,6 +242,8 @@ __noinline int send(struct __sk_buff *skb, struct pkt *p, struct flow *f)
 	if (!ret)
 		ret = p->family == 4 ? translate_v4(skb, p, f, hops(p, f)) :
 				       translate_v6(skb, p, f, hops(p, f));
+	if (!ret && p->t.proto == IPPROTO_SCTP && !(p->flags & PKT_LATER || f->flags & FLOW_RETURN))
+		ret = translate_sctp(skb, p, f);
 	if (ret)
 		return ret;
 	return cut ? send_stack(skb) : send_way(skb, p, f, cfg);

@@ -56,9 +56,7 @@ static __always_inline int translate_transport(struct __sk_buff *skb, struct pkt
 		return bpf_l4_csum_replace(skb, p->l4 + 2, 0, sum_fold32(diff), BPF_F_PSEUDO_HDR) ?
 			       -DROP_REWRITE :
 			       0;
-	case IPPROTO_SCTP: /* whose checksum covers no addresses */
-		return translate_sctp(skb, p, f);
-	default:
+	default: /* SCTP's checksum covers no addresses: see send() */
 		return 0;
 	}
 	if (bpf_l4_csum_replace(skb, check, 0, sum_fold32(diff), flags | BPF_F_PSEUDO_HDR))
