@@ -231,7 +231,7 @@ func (h *Heartbeat) enquire(p *peer, now time.Time) (news bool) {
 		if err := h.Transport.Enquire(pr.link.Index, pr.remote.Addr(), p.mac(pr.remote.Addr())); err != nil {
 			h.Log.Debug("ask a kernel", "node", p.name, "err", err)
 		}
-		news = news || pr.asked <= 6 || now.Sub(pr.answered) < 2*fresh
+		news = news || pr.asked <= 6 || now.Sub(pr.answered) < 2*pr.fresh()
 	}
 	return news
 }

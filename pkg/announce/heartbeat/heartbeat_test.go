@@ -220,6 +220,25 @@ func TestDeadNode(t *testing.T) {
 	})
 }
 
+// TestLongSilent: a node without an agent goes on being alive while its kernel is
+// asked ever so rarely, and is dead soon after that no longer answers.
+func TestLongSilent(t *testing.T) {
+	lab(t, func(t *testing.T, a *air, n []*testNode) {
+		n[0].done()
+		a.set(func() { n[0].frozen = true })
+		time.Sleep(rarely*Interval + time.Minute)
+		for range 300 {
+			time.Sleep(10 * time.Millisecond)
+			if p := n[1].View().Peers["a"]; p.Node != Alive || !slices.Equal(p.Answers, []int{1, 2}) {
+				t.Fatalf("asked rarely: %+v, want it alive", p)
+			}
+		}
+		a.set(func() { a.stopped["a"], a.record = true, nil })
+		time.Sleep(freshRarely + Interval)
+		check(t, "node dead", n[1], "a", func(p Peer) bool { return p.Node == Dead && p.Answers == nil })
+	})
+}
+
 // TestStoodStill: who was stopped himself doesn't take the others for dead.
 func TestStoodStill(t *testing.T) {
 	lab(t, func(t *testing.T, a *air, n []*testNode) {

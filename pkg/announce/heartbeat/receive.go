@@ -133,7 +133,7 @@ func (h *Heartbeat) Answered(link int, addr netip.Addr, mac [6]byte) {
 	now, news, node := h.Now(), false, false
 	for _, p := range h.peers {
 		if pr, ok := p.pairs[link]; ok && pr.remote.Addr() == addr && pr.onLink {
-			news = news || now.Sub(pr.answered) >= fresh
+			news = news || now.Sub(pr.answered) >= pr.fresh()
 			pr.answered, node = now, true
 		}
 		node = node || p.has(mac)

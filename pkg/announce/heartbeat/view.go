@@ -59,8 +59,20 @@ type Peer struct {
 // doubt is the silence after which a node's kernel is asked.
 const doubt = 3 * Interval
 
-// fresh is how long an answer of a kernel counts.
-const fresh = 4 * Interval
+// fresh is how long an answer of a kernel counts, and freshRarely where it is
+// asked once a second: until the next answer can be there.
+const (
+	fresh       = 4 * Interval
+	freshRarely = 14 * Interval
+)
+
+// fresh is how long the last answer of the pair's kernel counts.
+func (pr *pair) fresh() time.Duration {
+	if pr.asked > rarely {
+		return freshRarely
+	}
+	return fresh
+}
 
 // View returns what is known now.
 func (h *Heartbeat) View() View {
@@ -104,7 +116,7 @@ func (p *peer) view(now time.Time) Peer {
 		case pr.onLink && pr.quiet(now) >= Silence:
 			v.Missed = append(v.Missed, pr.link.Index)
 		}
-		if now.Sub(pr.answered) < fresh {
+		if now.Sub(pr.answered) < pr.fresh() {
 			v.Answers = append(v.Answers, pr.link.Index)
 		}
 	}
@@ -120,7 +132,7 @@ func (p *peer) judge(now time.Time) Life {
 	verdict := Unknown
 	for _, pr := range p.pairs {
 		switch {
-		case now.Sub(pr.answered) < fresh:
+		case now.Sub(pr.answered) < pr.fresh():
 			return Alive
 		case !pr.link.Carrier:
 		case pr.onLink && pr.asked >= 3, !pr.onLink && pr.quiet(now) >= routedDead: // the third question wasn't waited for yet
