@@ -187,8 +187,7 @@ func (w *Wire) Send(link int, _ netip.Addr, to netip.AddrPort, packet []byte) er
 	if p == nil {
 		return fmt.Errorf("send on link %d: %w", link, errNotOpen)
 	}
-	_, err := p.conn.WriteToUDPAddrPort(packet, to)
-	return err
+	return write(p.conn, packet, sockaddr(to))
 }
 
 var errNotOpen = errors.New("no socket is open")
@@ -221,8 +220,7 @@ func (w *Wire) ask(p *port, protocol int, question []byte) error {
 			return fmt.Errorf("ask on %s: %w", p.link.Name, err)
 		}
 	}
-	_, err := conn.WriteTo(question, &packet.Addr{HardwareAddr: question[:6]})
-	return err
+	return write(conn, question, nil)
 }
 
 // listen opens a NIC for answers.
@@ -271,7 +269,7 @@ func (w *Wire) Transmit(link int, frames [][]byte) error {
 	}
 	var errs []error
 	for _, f := range frames {
-		if _, err := p.out.WriteTo(f, &packet.Addr{HardwareAddr: f[:6]}); err != nil {
+		if err := write(p.out, f, nil); err != nil {
 			errs = append(errs, fmt.Errorf("transmit on %s: %w", p.link.Name, err))
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -146,6 +147,53 @@ func TestOutside(t *testing.T) {
 		})
 	})
 }
+
+// TestStuck: what a NIC doesn't take is lost, and nobody waits for it.
+func TestStuck(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		here, there := netlab.Open(t, "/proc/self/ns/net"), netlab.New(t)
+		netlab.Wire(t, here, "eth0", there, "eth0")
+		at := netip.MustParsePrefix("10.0.0.1/24")
+		here.Addr(t, "eth0", at.String())
+		there.Addr(t, "eth0", "10.0.0.2/24")
+		here.Exec(t, "ip", "neigh", "replace", "10.0.0.2", "lladdr", net.HardwareAddr(mac(there.MAC(t, "eth0"))).String(), "dev", "eth0")
+		here.Exec(t, "tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", "8bit", "burst", "1600", "limit", "100000000")
+		w := New(7474, slog.New(slog.DiscardHandler))
+		w.Tell(hearer(make(chan [6]byte)))
+		index := here.Index(t, "eth0")
+		link := heartbeat.Link{Index: index, Addr: at.Addr(), NIC: heartbeat.NIC{Name: "eth0", Carrier: true, MAC: here.MAC(t, "eth0"), Addrs: []netip.Prefix{at}}}
+		if err := w.Set([]heartbeat.Link{link}); err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		to, packet := netip.MustParseAddrPort("10.0.0.2:7474"), make([]byte, 1200)
+		claim := [][]byte{frame.Announcements(netip.MustParseAddr("10.0.0.9"), link.MAC)[0]}
+		for what, send := range map[string]func() error{
+			"a beat":     func() error { return w.Send(index, at.Addr(), to, packet) },
+			"a question": func() error { return w.Enquire(index, to.Addr(), [6]byte{}) },
+			"a claim":    func() error { return w.Transmit(index, claim) },
+		} {
+			ended := make(chan error, 1)
+			go func() {
+				var err error
+				for i := 0; i < 5000 && err == nil; i++ {
+					err = send()
+				}
+				ended <- err
+			}()
+			select {
+			case err := <-ended:
+				if !errors.Is(err, syscall.EAGAIN) {
+					t.Errorf("%s: %v, want that it would have to wait", what, err)
+				}
+			case <-time.After(5 * time.Second):
+				t.Fatalf("%s waits for the NIC", what)
+			}
+		}
+	})
+}
+
+func mac(m [6]byte) []byte { return m[:] }
 
 type hearer chan [6]byte
 
