@@ -14,10 +14,11 @@ import (
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/announce/heartbeat"
+	"github.com/patchbay-net/patchbay/pkg/announce/holder"
 	"github.com/patchbay-net/patchbay/pkg/announce/probe"
+	"github.com/patchbay-net/patchbay/pkg/announce/search"
 	"github.com/patchbay-net/patchbay/pkg/announce/verify"
 	"github.com/patchbay-net/patchbay/pkg/config"
-	"github.com/patchbay-net/patchbay/pkg/datapath"
 	"github.com/patchbay-net/patchbay/pkg/metrics"
 	"github.com/patchbay-net/patchbay/pkg/netdev/watch"
 	"github.com/patchbay-net/patchbay/pkg/reconcile"
@@ -30,11 +31,12 @@ type announcer struct {
 	*addresses.Addresses
 	verifier *verify.Verifier
 	cfg      config.Config
-	dp       *datapath.Datapath
+	dp       addresses.Datapath
 	r        *reconcile.Reconciler // set before anything runs
+	wake     func(part string)     // and so is this
 }
 
-func newAnnouncer(cfg config.Config, dp *datapath.Datapath, log *slog.Logger) (*announcer, error) {
+func newAnnouncer(cfg config.Config, dp addresses.Datapath, log *slog.Logger) (*announcer, error) {
 	key, err := readKey(cfg.Gossip.KeyFile)
 	if err != nil {
 		return nil, err
@@ -44,6 +46,7 @@ func newAnnouncer(cfg config.Config, dp *datapath.Datapath, log *slog.Logger) (*
 		Node: cfg.NodeName, Port: cfg.Gossip.Port, Key: key, Expiry: time.Duration(cfg.LoadBalancer.AnnouncementExpiry), Datapath: dp, Log: log,
 		Note:    func(object string, err error) { a.r.Problem(object, err) },
 		Suspect: func(nodes map[string]bool) { a.r.SetSuspect(nodes) },
+		Moved:   func(holder.Address) { a.wake(search.PartName) }, // it watches over what is held
 		Proxied: probe.Proxied,
 	})
 	if err != nil {
@@ -51,14 +54,14 @@ func newAnnouncer(cfg config.Config, dp *datapath.Datapath, log *slog.Logger) (*
 	}
 	a.verifier = verify.New(verify.Options{
 		Node: cfg.NodeName, Addresses: a.Keeper.Addresses, Standings: a.Keeper.Standings, View: a.Heartbeat.View,
-		Changed: func() { a.r.Wake(verify.Name) }, Log: log,
+		Changed: func() { a.wake(verify.Name) }, Log: log,
 	})
 	return a, nil
 }
 
 // attach joins it to the reconciler and the metrics, before anything runs.
 func (a *announcer) attach(r *reconcile.Reconciler, counters *metrics.Agent) {
-	a.r = r
+	a.r, a.wake = r, r.Wake
 	counters.WatchAddresses(a.count)
 }
 
