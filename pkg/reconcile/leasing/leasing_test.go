@@ -112,11 +112,12 @@ func no() *bool { f := false; return &f }
 
 func (l *lab) fill() {
 	l.put(source.KindNode, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.200.0.0/24"}}})
-	l.pool("pods", v1alpha1.IPPoolSpec{Use: v1alpha1.UsePod, CIDRs: []string{"10.0.0.0/16"}, Exclude: []string{"10.0.0.9", "10.0.1.0/24"}})
+	l.pool("pods", v1alpha1.IPPoolSpec{Use: v1alpha1.UsePod, CIDRs: []string{"10.0.0.0/16"}, Exclude: []string{"10.0.0.9", "10.0.1.0/24"}, Gateway: "10.0.0.1"})
 	l.pool("pods6", v1alpha1.IPPoolSpec{Use: v1alpha1.UsePod, CIDRs: []string{"fd00::/64"}})
 	l.pool("special", v1alpha1.IPPoolSpec{Use: v1alpha1.UsePod, CIDRs: []string{"10.1.0.0/24"}, AutoAssign: no()})
 	l.pool("gold", v1alpha1.IPPoolSpec{Use: v1alpha1.UsePod, CIDRs: []string{"10.2.0.0/24"}, NamespaceSelector: &v1alpha1.Selector{MatchLabels: map[string]v1alpha1.LabelValue{"tier": "gold"}}})
 	l.pool("cameras", v1alpha1.IPPoolSpec{Use: v1alpha1.UseNode, Switch: v1alpha1.SwitchExternal, CIDRs: []string{"192.0.2.0/24"}, Ranges: []v1alpha1.IPRange{{First: "192.0.2.10", Last: "192.0.2.19"}}})
+	l.pool("shared", v1alpha1.IPPoolSpec{Use: v1alpha1.UseLoadBalancer, Ranges: []v1alpha1.IPRange{{First: "192.0.2.200", Last: "192.0.2.209"}}})
 	l.block("pods", "10.0.0.0/26", false, 0)
 	l.block("pods", "10.0.0.64/26", true, 1)
 	l.block("pods6", "fd00::/122", false, 0)
@@ -129,7 +130,7 @@ func (l *lab) fill() {
 
 func TestPlan(t *testing.T) {
 	addresses, pools, networks := v1alpha1.AnnotationAddresses, v1alpha1.AnnotationPools, v1alpha1.AnnotationNetworks
-	const general = "10.0.0.0/26 10.0.0.9/32; fd00::/122"
+	const general = "10.0.0.0/26 10.0.0.1/32 10.0.0.9/32; fd00::/122"
 	tests := []struct {
 		name        string
 		annotations []string
@@ -146,6 +147,12 @@ func TestPlan(t *testing.T) {
 		{"a leg in the standard's words", []string{v1alpha1.AnnotationNetworksStandard, "default/external@cam0"}, general + "; cam0 at pb-ext; 192.0.2.11 on 192.0.2.0/24"},
 		{"a leg with an address of no pool", []string{networks, `[{"name":"internal","ips":["172.31.0.9/24"]}]`}, general + "; net1 at pb-int; 172.31.0.9 on 172.31.0.0/24"},
 		{"a leg with an address of a pool", []string{networks, `[{"name":"external","ips":["192.0.2.11"]}]`}, general + "; net1 at pb-ext; 192.0.2.11 on 192.0.2.0/24"},
+		{"another namespace's pool", []string{pools, "special,gold"}, "error: pool gold is not for the pod's namespace"},
+		{"an address of another namespace's pool", []string{addresses, "10.2.0.7"}, "error: address 10.2.0.7 is of pool gold, which isn't for it"},
+		{"an excluded address", []string{addresses, "10.0.0.20,10.0.0.9"}, "error: address 10.0.0.9 is kept out of pool pods"},
+		{"a gateway", []string{addresses, "10.0.0.1"}, "error: address 10.0.0.1 is kept out of pool pods"},
+		{"a LoadBalancer's address", []string{addresses, "192.0.2.200"}, "error: address 192.0.2.200 is of pool shared, which isn't for it"},
+		{"an address with a zone", []string{addresses, "fd00::7%eth0"}, `error: annotation patchbay.net/addresses of the pod: "fd00::7%eth0" is not a pod's address`},
 		{"bad address", []string{addresses, "x"}, `error: annotation patchbay.net/addresses of the pod: "x" is not a pod's address`},
 		{"unknown switch", []string{networks, "other"}, `error: annotation patchbay.net/networks: entry 1: switch "other" is not internal or external`},
 		{"the primary's name", []string{networks, "external@eth0"}, "error: annotation patchbay.net/networks: entry 1: interface eth0 is taken"},
@@ -166,6 +173,10 @@ func TestPlan(t *testing.T) {
 		})
 	}
 	l.Apply(source.Event{Op: source.Upsert, Kind: source.KindNamespace, Key: source.Key{Name: "shop"}, Object: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{"tier": "gold"}}}})
+	l.pod("web", addresses, "10.2.0.7")
+	if got := l.plan(t.Context(), "web"); got != "10.2.0.7 on 10.2.0.0/26; fd00::/122" {
+		t.Errorf("plan with an address of its namespace's own pool: %s", got)
+	}
 	l.pod("web")
 	if got := l.plan(t.Context(), "web"); got != "10.2.0.0/26; fd00::/122" {
 		t.Errorf("plan in a namespace with its own pool: %s", got)
@@ -227,8 +238,8 @@ func TestPodIsAwaited(t *testing.T) {
 	}{
 		{"it never comes", func(*lab) {}, "u-1", "error: pod shop/web is not known to the agent yet"},
 		{"an earlier one is there", func(l *lab) { l.pod("web", v1alpha1.AnnotationPools, "special") }, "u-2", "error: pod shop/web is not known to the agent yet"},
-		{"a static pod", func(*lab) {}, "0123abcd", "10.0.0.0/26 10.0.0.9/32; fd00::/122"},
-		{"nothing was ever heard", func(l *lab) { l.Table.pods = source.NewStore() }, "u-1", "10.0.0.0/26 10.0.0.9/32; fd00::/122"},
+		{"a static pod", func(*lab) {}, "0123abcd", "10.0.0.0/26 10.0.0.1/32 10.0.0.9/32; fd00::/122"},
+		{"nothing was ever heard", func(l *lab) { l.Table.pods = source.NewStore() }, "u-1", "10.0.0.0/26 10.0.0.1/32 10.0.0.9/32; fd00::/122"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -286,8 +297,8 @@ func TestDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.sync(t)
-	if got := l.said("10.0.0.0/26"); got.Revision != 1 || got.Used != 1 || got.Free != 60 {
-		t.Errorf("block %+v, want it acted on, with one address used and 60 free", got)
+	if got := l.said("10.0.0.0/26"); got.Revision != 1 || got.Used != 1 || got.Free != 59 {
+		t.Errorf("block %+v, want it acted on, with one address used and 59 free", got)
 	}
 }
 

@@ -98,7 +98,11 @@ func (p *planner) family(is4 bool) agentapi.AddressPool {
 	for _, a := range p.wish.addrs {
 		if a.Is4() == is4 {
 			fixed = append(fixed, a)
+			p.refused = cmp.Or(p.refused, p.barred(a, v1alpha1.UsePod))
 		}
+	}
+	if p.refused != nil {
+		return agentapi.AddressPool{}
 	}
 	if len(fixed) > 0 {
 		return p.fixed(fixed, p.podBlock)
@@ -125,12 +129,17 @@ func (p *planner) unknown(pools []string) string {
 	return pools[i]
 }
 
-// withFamily picks the pools for pods that have addresses of a family.
+// withFamily picks the pools for pods that have addresses of a family. One that
+// isn't for the pod's namespace can't be named.
 func (p *planner) withFamily(names []string, is4 bool) []string {
 	var out []string
 	for _, name := range names {
 		obj := p.pools[name]
 		if obj == nil || obj.Spec.Use != v1alpha1.UsePod {
+			continue
+		}
+		if !p.admits(obj) {
+			p.refused = cmp.Or(p.refused, refuse("pool %s is not for the pod's namespace", name))
 			continue
 		}
 		has := func(text string) bool {
@@ -150,7 +159,7 @@ func (p *planner) ofNamespace() []string {
 	var names []string
 	for name, obj := range p.pools {
 		s := obj.Spec
-		if s.Use == v1alpha1.UsePod && s.NamespaceSelector != nil && !s.Disabled && *s.AutoAssign && s.NamespaceSelector.Matches(p.wish.namespaceLabels) {
+		if s.Use == v1alpha1.UsePod && s.NamespaceSelector != nil && !s.Disabled && *s.AutoAssign && p.admits(obj) {
 			names = append(names, name)
 		}
 	}
@@ -210,11 +219,7 @@ func (p *planner) subnet(b block) agentapi.Subnet {
 	if obj == nil {
 		return s
 	}
-	for _, text := range append([]string{obj.Spec.Gateway}, obj.Spec.Exclude...) {
-		if never, ok := prefixOf(text); ok && never.Overlaps(b.prefix) {
-			s.Exclude = append(s.Exclude, never)
-		}
-	}
+	s.Exclude = slices.DeleteFunc(never(obj), func(r netip.Prefix) bool { return !r.Overlaps(b.prefix) })
 	p.rest = max(p.rest, obj.Spec.CoolDown.Duration)
 	return s
 }
@@ -230,7 +235,7 @@ func prefixOf(text string) (netip.Prefix, bool) {
 // podBlock returns the node's block for pods that has an address.
 func (p *planner) podBlock(a netip.Addr) (netip.Prefix, bool) {
 	for _, b := range p.blocks {
-		if obj := p.pools[b.pool]; !b.draining && b.prefix.Contains(a) && (obj == nil || obj.Spec.Use == v1alpha1.UsePod) {
+		if obj := p.pools[b.pool]; !b.draining && b.prefix.Contains(a) && (obj == nil || obj.Spec.Use == v1alpha1.UsePod && p.admits(obj)) {
 			return b.prefix, true
 		}
 	}
@@ -318,16 +323,20 @@ func networkOf(obj *v1alpha1.IPPool, a netip.Addr) (netip.Prefix, bool) {
 	}
 	in := network.IsValid() && len(obj.Spec.Ranges) == 0
 	for _, r := range obj.Spec.Ranges {
-		first, err1 := netip.ParseAddr(r.First)
-		last, err2 := netip.ParseAddr(r.Last)
-		if own := (ipam.Range{First: first, Last: last}); err1 == nil && err2 == nil && own.Contains(a) {
+		if inRange(r, a) {
 			in = true
 			if !network.IsValid() {
-				network = around(first, last)
+				network = around(netip.MustParseAddr(r.First), netip.MustParseAddr(r.Last))
 			}
 		}
 	}
 	return network, in
+}
+
+func inRange(r v1alpha1.IPRange, a netip.Addr) bool {
+	first, err1 := netip.ParseAddr(r.First)
+	last, err2 := netip.ParseAddr(r.Last)
+	return err1 == nil && err2 == nil && ipam.Range{First: first, Last: last}.Contains(a)
 }
 
 // around is the smallest network that has both addresses as hosts.

@@ -187,11 +187,7 @@ func (t *Table) state(b block, contents store.Contents, pools map[string]*v1alph
 	sub := ipam.Subnet{Prefix: b.prefix}
 	if obj := pools[b.pool]; obj != nil {
 		rest = obj.Spec.CoolDown.Duration
-		for _, text := range append([]string{obj.Spec.Gateway}, obj.Spec.Exclude...) {
-			if never, ok := prefixOf(text); ok && never.Addr().BitLen() == b.prefix.Addr().BitLen() {
-				sub.Exclude = append(sub.Exclude, never)
-			}
-		}
+		sub.Exclude = slices.DeleteFunc(never(obj), func(r netip.Prefix) bool { return r.Addr().Is4() != b.is4() })
 	}
 	if b.single {
 		rest = min(rest, ipam.DefaultRest().Minimum) // it is for who asks for it by name

@@ -59,7 +59,7 @@ func (t *Table) read(pod *corev1.Pod, ns *corev1.Namespace) (wish, error) {
 	addrs, from := annotation(v1alpha1.AnnotationAddresses, pod, ns)
 	for _, text := range list(addrs) {
 		addr, err := netip.ParseAddr(text)
-		if err != nil || !addr.Unmap().IsGlobalUnicast() {
+		if err != nil || addr.Zone() != "" || !addr.Unmap().IsGlobalUnicast() {
 			return wish{}, refuse("annotation %s of %s: %q is not a pod's address", v1alpha1.AnnotationAddresses, from, text)
 		}
 		w.addrs = append(w.addrs, addr.Unmap())
