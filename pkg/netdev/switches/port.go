@@ -64,21 +64,46 @@ func linkName(index int) string {
 
 // enslave makes the port one of the bridge's and hands its addresses and routes
 // over. Until the bridge can send, which takes the kernel a moment, packets
-// leave by the port as they did.
+// leave by the port as they did. Where that fails the port stays as it was.
 func enslave(port, bridge netlink.Link) error {
 	name := port.Attrs().Name
-	if port.Attrs().MasterIndex != bridge.Attrs().Index {
+	taken := port.Attrs().MasterIndex != bridge.Attrs().Index
+	if taken {
 		if err := netlink.LinkSetMaster(port, bridge); err != nil {
 			return fmt.Errorf("add port %s to %s: %w", name, bridge.Attrs().Name, err)
 		}
 	}
-	if err := awaitRunning(port, bridge); err != nil {
+	err := awaitRunning(port, bridge)
+	if err == nil {
+		err = handOver(port, bridge)
+	}
+	if err != nil && taken {
+		return errors.Join(err, netlink.LinkSetNoMaster(port))
+	}
+	if err != nil {
 		return err
 	}
-	if err := errors.Join(copyAddrs(port, bridge), copyNeighbours(port, bridge)); err != nil {
-		return err
+	return dropAddrs(port)
+}
+
+// handOver gives one link the other's addresses and routes: all, or none. The
+// addresses are then on both.
+func handOver(from, to netlink.Link) error {
+	added, err := copyAddrs(from, to)
+	if err == nil {
+		err = copyNeighbours(from, to)
 	}
-	return errors.Join(moveRoutes(port, bridge), dropAddrs(port))
+	if err == nil {
+		err = moveRoutes(from, to)
+	}
+	if err == nil {
+		return nil
+	}
+	errs := []error{fmt.Errorf("addresses and routes stay on %s: %w", from.Attrs().Name, err)}
+	for _, a := range added {
+		errs = append(errs, a.dropFrom(to))
+	}
+	return errors.Join(errs...)
 }
 
 // How long a bridge may take to run once a port of it does, and between two looks.
@@ -101,12 +126,13 @@ func awaitRunning(port, bridge netlink.Link) error {
 	return nil
 }
 
-// release is the reverse of enslave. The port sends while it is still the bridge's.
+// release is the reverse of enslave. The port sends while it is still the bridge's;
+// it stays that where its addresses and routes can't be given back.
 func release(port, bridge netlink.Link) error {
-	if err := errors.Join(copyAddrs(bridge, port), copyNeighbours(bridge, port)); err != nil {
+	if err := handOver(bridge, port); err != nil {
 		return err
 	}
-	if err := errors.Join(moveRoutes(bridge, port), dropAddrs(bridge)); err != nil {
+	if err := dropAddrs(bridge); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetNoMaster(port); err != nil {
@@ -142,28 +168,6 @@ func releaseOthers(keep string) error {
 	return before.restore(bridge)
 }
 
-// lifetimeFlags are the address flags that a copy keeps.
-const lifetimeFlags = unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_MANAGETEMPADDR
-
-// copyAddrs gives one link the other's addresses too.
-func copyAddrs(from, to netlink.Link) error {
-	addrs, err := globalAddrs(from)
-	if err != nil {
-		return err
-	}
-	for _, a := range addrs {
-		a.Label, a.LinkIndex = "", 0
-		a.Flags &= lifetimeFlags
-		if a.IP.To4() == nil {
-			a.Flags |= unix.IFA_F_NODAD // it is ours already
-		}
-		if err := netlink.AddrReplace(to, &a); err != nil {
-			return fmt.Errorf("add address %s to %s: %w", a.IPNet, to.Attrs().Name, err)
-		}
-	}
-	return nil
-}
-
 // dropAddrs takes all addresses from a link.
 func dropAddrs(link netlink.Link) error {
 	addrs, err := globalAddrs(link)
@@ -180,26 +184,38 @@ func dropAddrs(link netlink.Link) error {
 }
 
 // moveRoutes has all routes over one link, but those that come with an address,
-// go over the other; those directly on the link first, as gateways need them.
+// go over the other; those directly on the link first, as gateways need them. If
+// one can't be moved, those before it go back.
 func moveRoutes(from, to netlink.Link) error {
-	routes, err := routesOver(from.Attrs().Index)
+	routes, err := routesOver(from)
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, r := range routes {
-		if err := netlink.RouteReplace(moved(r, from.Attrs().Index, to.Attrs().Index)); err != nil {
-			errs = append(errs, fmt.Errorf("move route %s to %s: %w", r.Dst, to.Attrs().Name, err))
+	for i, r := range routes {
+		err := moveRoute(r, from, to)
+		if err == nil {
 			continue
 		}
-		if len(r.MultiPath) > 0 {
-			continue // it was replaced
+		errs := []error{err}
+		for _, back := range routes[:i] {
+			errs = append(errs, moveRoute(*moved(back, from.Attrs().Index, to.Attrs().Index), to, from))
 		}
-		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
-			errs = append(errs, fmt.Errorf("remove route %s over %s: %w", r.Dst, from.Attrs().Name, err))
-		}
+		return errors.Join(errs...)
 	}
-	return errors.Join(errs...)
+	return nil
+}
+
+func moveRoute(r netlink.Route, from, to netlink.Link) error {
+	if err := netlink.RouteReplace(moved(r, from.Attrs().Index, to.Attrs().Index)); err != nil {
+		return fmt.Errorf("move route %s to %s: %w", r.Dst, to.Attrs().Name, err)
+	}
+	if len(r.MultiPath) > 0 {
+		return nil // it was replaced
+	}
+	if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("remove route %s over %s: %w", r.Dst, from.Attrs().Name, err)
+	}
+	return nil
 }
 
 // moved is a route with one link in place of another.
@@ -222,20 +238,36 @@ func moved(r netlink.Route, from, to int) *netlink.Route {
 	return &r
 }
 
-// routesOver lists the unicast routes over a link in all tables, without the kernel's own.
-func routesOver(index int) ([]netlink.Route, error) {
+// routesOver lists the unicast routes over a link in all tables, without those
+// that the kernel makes by itself.
+func routesOver(link netlink.Link) ([]netlink.Route, error) {
+	addrs, err := addresses(link)
+	if err != nil {
+		return nil, err
+	}
 	all, err := netdev.Dump(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
+	index := link.Attrs().Index
 	routes := slices.DeleteFunc(all, func(r netlink.Route) bool {
 		over := r.LinkIndex == index || slices.ContainsFunc(r.MultiPath, func(h *netlink.NexthopInfo) bool { return h.LinkIndex == index })
-		return !over || r.Type != unix.RTN_UNICAST || r.Protocol == unix.RTPROT_KERNEL
+		return !over || r.Type != unix.RTN_UNICAST || kernelMakes(r, addrs)
 	})
 	slices.SortStableFunc(routes, func(a, b netlink.Route) int { return hops(a) - hops(b) })
 	return routes, nil
+}
+
+// kernelMakes tells whether a route comes with one of a link's addresses, or
+// with its link-local one. Another may say that it is the kernel's and isn't.
+func kernelMakes(r netlink.Route, addrs []address) bool {
+	if r.Protocol != unix.RTPROT_KERNEL {
+		return false
+	}
+	local := r.Dst != nil && r.Dst.IP.To4() == nil && r.Dst.IP.IsLinkLocalUnicast()
+	return local || slices.ContainsFunc(addrs, func(a address) bool { return a.makes(r) })
 }
 
 // hops is 0 for a route directly on the link, 1 for one by a gateway.

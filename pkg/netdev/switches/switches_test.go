@@ -157,7 +157,7 @@ func TestInterruptedEnslavingIsFinished(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := copyAddrs(port, bridge); err != nil { // and killed here
+		if _, err := copyAddrs(port, bridge); err != nil { // and killed here
 			t.Fatal(err)
 		}
 		sync(t, declared()[1])
