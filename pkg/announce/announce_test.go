@@ -101,7 +101,7 @@ func TestSender(t *testing.T) {
 			sent[link] += len(frames)
 			return nil
 		}
-		s := NewSender(send, func(Claim) bool { return !asleep }, slog.New(slog.DiscardHandler))
+		s := NewSender(send, func(int) [6]byte { return [6]byte{2} }, func(Claim) bool { return !asleep }, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()
@@ -128,6 +128,39 @@ func TestSender(t *testing.T) {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestSenderMAC: a claim names the MAC that the NIC has when it is told, and
+// waits for it.
+func TestSenderMAC(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mac [6]byte
+		var told [][6]byte
+		send := func(_ int, frames [][]byte) error {
+			told = append(told, [6]byte(frames[0][6:12]))
+			return nil
+		}
+		s := NewSender(send, func(int) [6]byte { return mac }, func(Claim) bool { return true }, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer func() { cancel(); synctest.Wait() }()
+		go s.Run(ctx)
+		s.Claim(Claim{Addr: addrN(1), Link: 1})
+		time.Sleep(5 * time.Second)
+		if told != nil {
+			t.Errorf("told with %x, while the MAC isn't known", told)
+		}
+		mac[0] = 2
+		time.Sleep(soon)
+		synctest.Wait()
+		if len(told) != 1 || told[0] != mac {
+			t.Errorf("told with %x, want it once with %x", told, mac)
+		}
+		mac[0] = 4
+		time.Sleep(5 * time.Second)
+		if len(told) != 4 || told[3] != mac {
+			t.Errorf("told with %x, want it repeated with %x", told, mac)
 		}
 	})
 }

@@ -28,13 +28,13 @@ func repeats() []time.Duration {
 type Claim struct {
 	Addr netip.Addr
 	Link int // index of the NIC
-	MAC  [6]byte
 }
 
 // Sender tells the network of claims. Make one with NewSender.
 type Sender struct {
 	log  *slog.Logger
 	send func(link int, frames [][]byte) error
+	mac  func(link int) [6]byte
 	may  func(Claim) bool
 	wake chan struct{}
 
@@ -48,10 +48,12 @@ type claim struct {
 	told  int // of the repeats
 }
 
-// NewSender returns a sender. Claims that are repeated are told only if may says
-// so at that moment: this process may have been asleep, and the address elsewhere.
-func NewSender(send func(link int, frames [][]byte) error, may func(Claim) bool, log *slog.Logger) *Sender {
-	return &Sender{log: log, send: send, may: may, wake: make(chan struct{}, 1), claims: make(map[netip.Addr]*claim)}
+// NewSender returns a sender. Claims name the MAC that the NIC has when they are
+// told, zero: it isn't known yet. Those that are repeated are told only if may
+// says so at that moment: this process may have been asleep, and the address
+// elsewhere.
+func NewSender(send func(link int, frames [][]byte) error, mac func(link int) [6]byte, may func(Claim) bool, log *slog.Logger) *Sender {
+	return &Sender{log: log, send: send, mac: mac, may: may, wake: make(chan struct{}, 1), claims: make(map[netip.Addr]*claim)}
 }
 
 // Claim tells the network at once, and begins the repeats.
@@ -60,6 +62,10 @@ func (s *Sender) Claim(c Claim) {
 	s.claims[c.Addr] = &claim{Claim: c, begun: time.Now()}
 	s.mu.Unlock()
 	s.tell(c)
+	s.poke()
+}
+
+func (s *Sender) poke() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -76,12 +82,30 @@ func (s *Sender) Drop(addr netip.Addr) {
 func (s *Sender) tell(claims ...Claim) {
 	byLink := make(map[int][][]byte)
 	for _, c := range claims {
-		byLink[c.Link] = append(byLink[c.Link], frame.Announcements(c.Addr, c.MAC)...)
+		mac := s.mac(c.Link)
+		if mac == ([6]byte{}) {
+			s.later(c)
+			continue
+		}
+		byLink[c.Link] = append(byLink[c.Link], frame.Announcements(c.Addr, mac)...)
 	}
 	for _, link := range slices.Sorted(maps.Keys(byLink)) {
 		if err := s.send(link, byLink[link]); err != nil {
 			s.log.Warn("announce", "err", err)
 		}
+	}
+}
+
+// soon is when a claim is tried again that couldn't be told for want of a MAC.
+const soon = 100 * time.Millisecond
+
+// later begins a claim anew: the first repeat is soon, and tells it first.
+func (s *Sender) later(c Claim) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if left := s.claims[c.Addr]; left != nil && left.Claim == c {
+		left.begun, left.told = time.Now().Add(soon-repeats()[0]), 0
+		s.poke()
 	}
 }
 

@@ -253,7 +253,7 @@ func TestSearches(t *testing.T) {
 		})
 		// Given: no longer reported, guarded on until it is announced.
 		w.allocation("192.0.2.10", v1alpha1.AllocationActive)
-		held = []announce.Claim{{Addr: netip.MustParseAddr("192.0.2.10"), Link: on.Index, MAC: on.MAC}}
+		held = []announce.Claim{{Addr: netip.MustParseAddr("192.0.2.10"), Link: on.Index}}
 		sync()
 		if _, ok := result(s, "192.0.2.10"); ok {
 			t.Error("want nothing reported of an address that was given")

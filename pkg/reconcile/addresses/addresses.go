@@ -89,7 +89,7 @@ func New(o Options) (*Addresses, error) {
 		Options: o, wire: wire.New(o.Port, o.Log), probes: make(chan question, 256), relink: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		groups: map[int][]netip.Addr{}, choices: map[netip.Addr]choice{},
 	}
-	a.sender = announce.NewSender(a.wire.Transmit, func(c announce.Claim) bool { return a.Keeper.May(c.Addr) && a.answers(c.Addr) }, o.Log)
+	a.sender = announce.NewSender(a.wire.Transmit, a.macOf, a.may, o.Log)
 	a.Heartbeat = heartbeat.New(heartbeat.Options{
 		Node: o.Node, Key: o.Key, Port: o.Port, Transport: a.wire, Log: o.Log, Changed: a.signal,
 	})
@@ -186,13 +186,29 @@ func (a *Addresses) relinkNow() error {
 			nics = append(nics, nic.NIC{Link: l, Role: role})
 		}
 	}
+	moved := renamed(a.nics, nics)
 	a.nics = nics
 	wanted := a.links()
 	a.mu.Unlock()
 	err = a.wire.Set(wanted)
 	a.Heartbeat.SetLinks(wanted)
+	for _, c := range a.Held() {
+		if moved[c.Link] && a.may(c) {
+			a.sender.Claim(c)
+		}
+	}
 	a.Keeper.Wake()
 	return err
+}
+
+// renamed are the NICs, by index, that have another MAC than before: what the
+// network has learnt of the addresses on them is wrong.
+func renamed(before, now []nic.NIC) map[int]bool {
+	moved := map[int]bool{}
+	for _, n := range now {
+		moved[n.Index] = slices.ContainsFunc(before, func(o nic.NIC) bool { return o.Index == n.Index && o.MAC != n.MAC })
+	}
+	return moved
 }
 
 // links are the NICs as the heartbeat takes them, each with the address that

@@ -195,6 +195,27 @@ func TestAddresses(t *testing.T) {
 	})
 }
 
+// TestNewMAC: what is held on a NIC that gets another MAC is claimed with it at once.
+func TestNewMAC(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		l := newLab(t)
+		l.client.Sysctl(t, "net/ipv4/conf/eth0/arp_accept", "1")
+		l.client.Sysctl(t, "net/ipv4/neigh/eth0/locktime", "0")
+		l.sync(true, "192.168.1.100")
+		l.await("announced", "192.168.1.100")
+		for _, mac := range []string{"02:00:00:00:00:01", "02:00:00:00:00:02"} {
+			l.here.Exec(t, "ip", "link", "set", "eth0", "address", mac)
+			l.Relink()
+			netlab.WaitFor(t, time.Second, "the client learns "+mac, func() error {
+				if out := l.client.Exec(t, "ip", "neigh", "show", "192.168.1.100"); !strings.Contains(out, mac) {
+					return fmt.Errorf("neighbours: %q", out)
+				}
+				return nil
+			})
+		}
+	})
+}
+
 // TestStranger: an address that another machine uses is left to it, and said.
 func TestStranger(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {

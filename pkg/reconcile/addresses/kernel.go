@@ -40,7 +40,7 @@ func (k *kernel) Withdraw(addr netip.Addr, link int) error {
 
 // Claim implements holder.Kernel.
 func (k *kernel) Claim(addr netip.Addr, link int) {
-	k.a.sender.Claim(announce.Claim{Addr: addr, Link: link, MAC: k.a.macOf(link)})
+	k.a.sender.Claim(announce.Claim{Addr: addr, Link: link})
 }
 
 // Probe implements holder.Kernel.
@@ -76,9 +76,10 @@ func (a *Addresses) entries() (map[netip.Addr]int, error) {
 	return out, nil
 }
 
-func (a *Addresses) answers(addr netip.Addr) bool {
+// may tells whether a claim is still true.
+func (a *Addresses) may(c announce.Claim) bool {
 	entries, err := a.entries()
-	return err == nil && entries[addr] != 0
+	return err == nil && entries[c.Addr] != 0 && a.Keeper.May(c.Addr)
 }
 
 // question is an address that is asked for before it is taken over.

@@ -67,7 +67,7 @@ func (a *Addresses) Held() []announce.Claim {
 	var claims []announce.Claim
 	for _, s := range a.Keeper.Addresses() {
 		if s.Phase == holder.Holding {
-			claims = append(claims, announce.Claim{Addr: s.Addr, Link: s.Link, MAC: a.macOf(s.Link)})
+			claims = append(claims, announce.Claim{Addr: s.Addr, Link: s.Link})
 		}
 	}
 	return claims
