@@ -191,7 +191,7 @@ func (h *Heartbeat) tick() {
 // unsteady tells whether what is told of the NICs may change by time alone.
 func (h *Heartbeat) unsteady(now time.Time) bool {
 	for i := range h.links {
-		if h.misses(h.links[i].Index, now) {
+		if h.misses(&h.links[i], now) {
 			return true
 		}
 	}
@@ -305,7 +305,7 @@ func (h *Heartbeat) tell(l *Link, now time.Time) NIC {
 			n.Missed = append(n.Missed, name)
 		}
 	}
-	if !l.External || !l.Carrier || !h.misses(l.Index, now) {
+	if !l.External || !l.Carrier || !h.misses(l, now) {
 		delete(h.outside, l.Index)
 		return n
 	}
@@ -316,14 +316,24 @@ func (h *Heartbeat) tell(l *Link, now time.Time) NIC {
 	return n
 }
 
-// misses tells whether a living agent isn't heard by a NIC by which it should be.
-func (h *Heartbeat) misses(link int, now time.Time) bool {
+// misses tells whether a living agent isn't heard by a NIC by which it should be,
+// or says that it doesn't hear this node on that network: the link may work one
+// way, and who is heard on it must show as well whom else it reaches.
+func (h *Heartbeat) misses(l *Link, now time.Time) bool {
 	for _, p := range h.peers {
-		if pr, ok := p.pairs[link]; ok && p.alive && pr.onLink && !pr.alive || ok && pr.alive && pr.quiet(now) >= doubt {
+		if pr, ok := p.pairs[l.Index]; ok && p.alive && pr.onLink && !pr.alive || ok && pr.alive && pr.quiet(now) >= doubt {
+			return true
+		}
+		if p.alive && p.known && slices.ContainsFunc(p.state.NICs, func(n NIC) bool { return l.shares(n) && slices.Contains(n.Missed, h.Node) }) {
 			return true
 		}
 	}
 	return false
+}
+
+// shares tells whether another node's NIC is on the NIC's network.
+func (l *Link) shares(n NIC) bool {
+	return slices.ContainsFunc(n.Addrs, func(p netip.Prefix) bool { return l.reaches(p.Addr()) })
 }
 
 func (h *Heartbeat) names() []string {

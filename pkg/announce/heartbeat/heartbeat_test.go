@@ -23,7 +23,9 @@ type air struct {
 	nodes   map[string]*testNode
 	cut     map[string]bool // "node/link"
 	stopped map[string]bool // kernels that don't answer
+	deaf    map[string]bool // "node/link": sends, but hears nothing
 	router  bool            // something else answers on link 2
+	outside int             // how often that was asked
 	record  [][]byte
 }
 
@@ -77,7 +79,7 @@ func (n *testNode) Send(link int, from netip.Addr, to netip.AddrPort, packet []b
 	packet = bytes.Clone(packet)
 	n.air.record = append(n.air.record, packet)
 	for _, other := range n.air.nodes {
-		if addr(link, other.number) != to.Addr() || n.air.cut[fmt.Sprint(other.name, "/", link)] {
+		if addr(link, other.number) != to.Addr() || n.air.cut[fmt.Sprint(other.name, "/", link)] || n.air.deaf[fmt.Sprint(other.name, "/", link)] {
 			continue
 		}
 		give := func() { other.Receive(link, netip.AddrPortFrom(from, 7474), to.Addr(), packet) }
@@ -105,7 +107,8 @@ func (n *testNode) Enquire(link int, at netip.Addr, _ [6]byte) error {
 func (n *testNode) Outside(link int) error {
 	n.air.mu.Lock()
 	defer n.air.mu.Unlock()
-	if n.air.router && !n.air.cut[fmt.Sprint(n.name, "/", link)] {
+	n.air.outside++
+	if n.air.router && !n.air.cut[fmt.Sprint(n.name, "/", link)] && !n.air.deaf[fmt.Sprint(n.name, "/", link)] {
 		go n.Answered(link, addr(link, 254), [6]byte{2, 0, 0, 0, 0, 254})
 	}
 	return nil
@@ -119,7 +122,7 @@ func (a *air) set(f func()) {
 
 func lab(t *testing.T, f func(t *testing.T, a *air, n []*testNode)) {
 	synctest.Test(t, func(t *testing.T) {
-		a := &air{nodes: map[string]*testNode{}, cut: map[string]bool{}, stopped: map[string]bool{}, router: true}
+		a := &air{nodes: map[string]*testNode{}, cut: map[string]bool{}, stopped: map[string]bool{}, deaf: map[string]bool{}, router: true}
 		n := []*testNode{a.add(1, "k"), a.add(2, "k"), a.add(3, "k")}
 		defer func() {
 			for _, x := range a.nodes {
@@ -183,8 +186,26 @@ func TestCutNIC(t *testing.T) {
 		a.set(func() { clear(a.cut) })
 		time.Sleep(Interval + 5*time.Millisecond)
 		check(t, "healed", n[1], "a", onBoth)
-		time.Sleep(Interval)
+		time.Sleep(2 * Interval) // the other one tells first that it hears this one
 		check(t, "healed, outside isn't asked any more", n[1], "c", func(p Peer) bool { return !p.State.NICs[1].Outside })
+	})
+}
+
+// TestOneWay: of two nodes one of which sends but hears nothing, the other one
+// asks outside, though it misses nobody.
+func TestOneWay(t *testing.T) {
+	lab(t, func(t *testing.T, a *air, n []*testNode) {
+		n[2].done()
+		a.set(func() { a.deaf["b/2"], a.cut["c/1"], a.cut["c/2"] = true, true, true })
+		time.Sleep(Silence + 3*Interval)
+		check(t, "deaf", n[0], "b", func(p Peer) bool {
+			nic := p.State.NICs[1]
+			return slices.Equal(p.Links, []int{1, 2}) && slices.Equal(nic.Missed, []string{"a"}) && !nic.Outside
+		})
+		check(t, "well", n[1], "a", func(p Peer) bool { return p.State.NICs[1].Outside })
+		a.set(func() { clear(a.deaf) })
+		time.Sleep(5 * Interval)
+		check(t, "healed", n[1], "a", func(p Peer) bool { return onBoth(p) && !p.State.NICs[1].Outside })
 	})
 }
 
