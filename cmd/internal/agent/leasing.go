@@ -4,6 +4,7 @@ package agent
 
 import (
 	"log/slog"
+	"slices"
 
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/config"
@@ -17,6 +18,6 @@ func podLeasing(cfg config.Config, leases *store.Store, log *slog.Logger) *leasi
 	_, folder := cfg.SourceDir()
 	return leasing.New(leasing.Options{
 		Node: cfg.NodeName, Leases: leases, Gate: cfg.Paths.Gate(), CNIConf: cfg.Paths.CNIConf, Await: !folder, Log: log,
-		Runtimes: sandboxes.Sockets(),
+		Runtimes: sandboxes.Sockets(), Ranges: slices.Concat(cfg.PodCIDRs, cfg.ServiceCIDRs),
 	})
 }

@@ -60,12 +60,18 @@ const (
 	// external, separated by commas, each with @interface if it shall have a name
 	// in particular; or a JSON list of {name, interface, ips, mac, pools, mtu}.
 	// Addresses come from the pools of use Node that are on the switch, from those
-	// that are named, or are the ips given.
+	// that are named, or are the ips given. Any ips that no such pool has, and a
+	// mac, need AnnotationFreeAddresses on the namespace.
 	AnnotationNetworks = Group + "/networks"
 	// AnnotationNetworksStandard is the same by the name that the Network
 	// Plumbing Working Group gave it; read where ours is absent.
 	AnnotationNetworksStandard = "k8s.v1.cni.cncf.io/networks"
 )
+
+// AnnotationFreeAddresses, "true" on a Namespace, lets its pods' legs have any MAC
+// address, and any address that isn't a pool's, a node's, or of the pods or
+// Services: who may write it may speak for other machines on the switches.
+const AnnotationFreeAddresses = Group + "/free-addresses"
 
 // GroupVersion returns patchbay.net/v1alpha1.
 func GroupVersion() schema.GroupVersion {

@@ -6,7 +6,12 @@ import (
 	"net/netip"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/leasing/poolspec"
+	"github.com/patchbay-net/patchbay/pkg/source"
+	"github.com/patchbay-net/patchbay/pkg/source/convert"
 )
 
 // admits tells whether a pool is for the pod's namespace.
@@ -19,37 +24,40 @@ func (p *planner) admits(obj *v1alpha1.IPPool) bool {
 func (p *planner) barred(a netip.Addr, use v1alpha1.PoolUse) error {
 	contains := func(r netip.Prefix) bool { return r.Contains(a) }
 	for name, obj := range p.pools {
-		in := contained(obj, a)
+		in := poolspec.Contains(obj, a)
 		gateway, _ := netip.ParseAddr(obj.Spec.Gateway)
 		switch {
 		case in && (obj.Spec.Use != use || !p.admits(obj)):
 			return refuse("address %s is of pool %s, which isn't for it", a, name)
-		case in && slices.ContainsFunc(never(obj), contains) || a == gateway:
+		case in && slices.ContainsFunc(poolspec.Never(obj), contains) || a == gateway:
 			return refuse("address %s is kept out of pool %s", a, name)
 		}
 	}
 	return nil
 }
 
-// contained tells whether an address is a pool's.
-func contained(obj *v1alpha1.IPPool, a netip.Addr) bool {
-	if obj.Spec.Use == v1alpha1.UseNode {
-		_, in := networkOf(obj, a)
-		return in
+// unfree is why a pod may not have an address on a switch that no pool for nodes
+// has: its namespace must permit it, and a node, a Service or the range of pods or
+// Services mustn't have it.
+func (p *planner) unfree(a netip.Addr) error {
+	if !p.wish.free {
+		return refuse("address %s is in no pool of use Node, and the pod's namespace has no annotation %s: \"true\"", a, v1alpha1.AnnotationFreeAddresses)
 	}
-	return slices.ContainsFunc(obj.Spec.CIDRs, func(text string) bool {
-		cidr, ok := prefixOf(text)
-		return ok && cidr.Contains(a)
-	}) || slices.ContainsFunc(obj.Spec.Ranges, func(r v1alpha1.IPRange) bool { return inRange(r, a) })
-}
-
-// never are the addresses of a pool that it doesn't give.
-func never(obj *v1alpha1.IPPool) []netip.Prefix {
-	var out []netip.Prefix
-	for _, text := range append([]string{obj.Spec.Gateway}, obj.Spec.Exclude...) {
-		if p, ok := prefixOf(text); ok {
-			out = append(out, p)
+	taken := slices.ContainsFunc(p.ranges, func(r netip.Prefix) bool { return r.Contains(a) })
+	for obj := range source.All[*corev1.Node](p.objects, source.KindNode) {
+		n, _ := convert.Node(obj) // what can't be read of it is said elsewhere
+		taken = taken || slices.Contains(n.InternalIPs, a) || slices.Contains(n.ExternalIPs, a) ||
+			slices.ContainsFunc(n.PodCIDRs, func(r netip.Prefix) bool { return r.Contains(a) })
+	}
+	for obj := range source.All[*corev1.Service](p.objects, source.KindService) {
+		has := slices.Concat(obj.Spec.ClusterIPs, obj.Spec.ExternalIPs)
+		for _, in := range obj.Status.LoadBalancer.Ingress {
+			has = append(has, in.IP)
 		}
+		taken = taken || slices.Contains(has, a.String())
 	}
-	return out
+	if taken {
+		return refuse("address %s is a node's, or of the pods or Services", a)
+	}
+	return nil
 }

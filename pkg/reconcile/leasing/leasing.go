@@ -46,9 +46,10 @@ const (
 type Options struct {
 	Node    string
 	Leases  *store.Store
-	Gate    string // lock file that every ADD holds shared
-	CNIConf string // folder of CNI configurations: who else serves networks
-	Await   bool   // every pod has an object: wait for it
+	Gate    string         // lock file that every ADD holds shared
+	CNIConf string         // folder of CNI configurations: who else serves networks
+	Await   bool           // every pod has an object: wait for it
+	Ranges  []netip.Prefix // of all pods and Services
 	// Runtimes are the sockets that the container runtime may listen on.
 	Runtimes []string
 	Wake     func() // runs the part
@@ -69,6 +70,7 @@ type Table struct {
 	blocks  []block
 	waiting map[agentapi.EndpointKey]waiter
 	pools   map[string]*v1alpha1.IPPool
+	objects *source.Store // as looked at last; it goes on changing
 	states  []v1alpha1.NodeBlockState
 	resting bool                   // addresses may come free by time alone
 	acted   map[netip.Prefix]int64 // revisions of blocks that were acted on

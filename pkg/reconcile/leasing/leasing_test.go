@@ -83,6 +83,14 @@ func (l *lab) pod(name string, annotations ...string) {
 	l.Apply(source.Event{Op: source.Upsert, Kind: source.KindPod, Key: source.KeyOf(pod), Object: pod})
 }
 
+func (l *lab) namespace(labels map[string]string, annotations ...string) {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: labels, Annotations: map[string]string{}}}
+	for i := 0; i < len(annotations); i += 2 {
+		ns.Annotations[annotations[i]] = annotations[i+1]
+	}
+	l.Apply(source.Event{Op: source.Upsert, Kind: source.KindNamespace, Key: source.KeyOf(ns), Object: ns})
+}
+
 func (l *lab) plan(ctx context.Context, name string) string {
 	plan, err := l.Plan(ctx, agentapi.PodRequest{EndpointKey: agentapi.EndpointKey{ContainerID: name, IfName: "eth0"}, PodNamespace: "shop", PodName: name, PodUID: "u-" + name})
 	if err != nil {
@@ -145,7 +153,6 @@ func TestPlan(t *testing.T) {
 		{"both families", []string{addresses, "10.0.0.20,fd00::7"}, "10.0.0.20 on 10.0.0.0/26; fd00::7 on fd00::/122"},
 		{"a leg", []string{networks, "external"}, general + "; net1 at pb-ext; 192.0.2.11 on 192.0.2.0/24"},
 		{"a leg in the standard's words", []string{v1alpha1.AnnotationNetworksStandard, "default/external@cam0"}, general + "; cam0 at pb-ext; 192.0.2.11 on 192.0.2.0/24"},
-		{"a leg with an address of no pool", []string{networks, `[{"name":"internal","ips":["172.31.0.9/24"]}]`}, general + "; net1 at pb-int; 172.31.0.9 on 172.31.0.0/24"},
 		{"a leg with an address of a pool", []string{networks, `[{"name":"external","ips":["192.0.2.11"]}]`}, general + "; net1 at pb-ext; 192.0.2.11 on 192.0.2.0/24"},
 		{"another namespace's pool", []string{pools, "special,gold"}, "error: pool gold is not for the pod's namespace"},
 		{"an address of another namespace's pool", []string{addresses, "10.2.0.7"}, "error: address 10.2.0.7 is of pool gold, which isn't for it"},
@@ -157,7 +164,7 @@ func TestPlan(t *testing.T) {
 		{"unknown switch", []string{networks, "other"}, `error: annotation patchbay.net/networks: entry 1: switch "other" is not internal or external`},
 		{"the primary's name", []string{networks, "external@eth0"}, "error: annotation patchbay.net/networks: entry 1: interface eth0 is taken"},
 		{"no pool for the switch", []string{networks, "internal"}, "error: there is no pool of use Node for the switch internal: name one, or an address"},
-		{"a bare address of no pool", []string{networks, `[{"name":"external","ips":["198.51.100.1"]}]`}, "error: address 198.51.100.1 is in no pool of use Node: write it with its prefix length"},
+		{"a bare address of no pool", []string{networks, `[{"name":"external","ips":["198.51.100.1"]}]`}, "error: address 198.51.100.1 is in no pool of use Node, and the pod's namespace has no annotation patchbay.net/free-addresses: \"true\""},
 		{"unknown key", []string{networks, `[{"name":"external","color":"red"}]`}, `error: annotation patchbay.net/networks: not a list of networks: json: unknown field "color"`},
 		{"bandwidth", []string{"kubernetes.io/ingress-bandwidth", "1M"}, "error: annotation kubernetes.io/ingress-bandwidth: bandwidth limits are not supported; chain a plugin that has them or take the annotation away"},
 	}
@@ -172,7 +179,7 @@ func TestPlan(t *testing.T) {
 			}
 		})
 	}
-	l.Apply(source.Event{Op: source.Upsert, Kind: source.KindNamespace, Key: source.Key{Name: "shop"}, Object: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{"tier": "gold"}}}})
+	l.namespace(map[string]string{"tier": "gold"})
 	l.pod("web", addresses, "10.2.0.7")
 	if got := l.plan(t.Context(), "web"); got != "10.2.0.7 on 10.2.0.0/26; fd00::/122" {
 		t.Errorf("plan with an address of its namespace's own pool: %s", got)
@@ -187,6 +194,52 @@ func TestPlan(t *testing.T) {
 	l.pod("web", v1alpha1.AnnotationNetworksStandard, "whatever")
 	if got := l.plan(t.Context(), "web"); got != "10.2.0.0/26; fd00::/122" {
 		t.Errorf("plan under a meta-plugin: %s", got)
+	}
+}
+
+// TestFreeAddresses: an address on a switch that no pool has, and a MAC address, are
+// for pods of namespaces that permit it; what others have is for none.
+func TestFreeAddresses(t *testing.T) {
+	const not = `, and the pod's namespace has no annotation patchbay.net/free-addresses: "true"`
+	tests := []struct{ name, leg, refused, permitted string }{
+		{"of no pool", `"ips":["172.31.0.9/24"]`, "address 172.31.0.9 is in no pool of use Node" + not, ""},
+		{"with a MAC address", `"ips":["192.0.2.11"],"mac":"02:00:00:00:00:07"`, "annotation patchbay.net/networks: entry 1: mac: the" + strings.TrimPrefix(not, ", and the"), ""},
+		{"in a pool's network, not of its ranges", `"ips":["192.0.2.50/24"]`, "address 192.0.2.50 is in no pool of use Node" + not, ""},
+		{"of no pool, bare", `"ips":["172.31.0.9"]`, "address 172.31.0.9 is in no pool of use Node" + not, "address 172.31.0.9 is in no pool of use Node: write it with its prefix length"},
+		{"a pool's for nodes", `"ips":["192.0.2.11"]`, "", ""},
+		{"a pool's gateway", `"ips":["192.0.2.1/24"]`, "address 192.0.2.1 is kept out of pool cameras", "address 192.0.2.1 is kept out of pool cameras"},
+		{"excluded", `"ips":["192.0.2.12"]`, "address 192.0.2.12 is kept out of pool cameras", "address 192.0.2.12 is kept out of pool cameras"},
+		{"a LoadBalancer pool's", `"ips":["192.0.2.201/24"]`, "address 192.0.2.201 is of pool shared, which isn't for it", "address 192.0.2.201 is of pool shared, which isn't for it"},
+		{"a pod pool's", `"ips":["10.2.0.3/24"]`, "address 10.2.0.3 is of pool gold, which isn't for it", "address 10.2.0.3 is of pool gold, which isn't for it"},
+		{"a node's", `"ips":["192.0.2.100/24"]`, "address 192.0.2.100 is in no pool of use Node" + not, "address 192.0.2.100 is a node's, or of the pods or Services"},
+		{"of a node's pods", `"ips":["10.201.0.3/24"]`, "address 10.201.0.3 is in no pool of use Node" + not, "address 10.201.0.3 is a node's, or of the pods or Services"},
+		{"a Service's", `"ips":["198.51.100.9/24"]`, "address 198.51.100.9 is in no pool of use Node" + not, "address 198.51.100.9 is a node's, or of the pods or Services"},
+		{"of the Services' range", `"ips":["10.96.0.1/24"]`, "address 10.96.0.1 is in no pool of use Node" + not, "address 10.96.0.1 is a node's, or of the pods or Services"},
+		{"IPv4 in IPv6", `"ips":["::ffff:192.0.2.1/120"]`, `annotation patchbay.net/networks: entry 1: ips: "::ffff:192.0.2.1/120" is not an interface's address`, `annotation patchbay.net/networks: entry 1: ips: "::ffff:192.0.2.1/120" is not an interface's address`},
+	}
+	l := newLab(t, true)
+	l.Ranges = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}
+	l.fill()
+	cameras, _ := source.Get[*v1alpha1.IPPool](l.objects, source.KindIPPool, source.Key{Name: "cameras"})
+	cameras = cameras.DeepCopy()
+	cameras.Spec.Gateway, cameras.Spec.Exclude = "192.0.2.1", []string{"192.0.2.12"}
+	l.put(source.KindIPPool, cameras)
+	l.put(source.KindNode, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.201.0.0/24"}}, Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.100"}}}})
+	l.put(source.KindService, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "s"}, Spec: corev1.ServiceSpec{ClusterIPs: []string{"198.51.100.9"}}})
+	l.sync(t)
+	for _, permitted := range []bool{false, true} {
+		l.namespace(nil, v1alpha1.AnnotationFreeAddresses, fmt.Sprint(permitted))
+		for _, tt := range tests {
+			want := tt.refused
+			if permitted {
+				want = tt.permitted
+			}
+			l.pod("web", v1alpha1.AnnotationNetworks, `[{"name":"external",`+tt.leg+`}]`)
+			got, refused := strings.CutPrefix(l.plan(t.Context(), "web"), "error: ")
+			if refused != (want != "") || refused && got != want {
+				t.Errorf("%s, permitted %t: %s, want %q", tt.name, permitted, got, want)
+			}
+		}
 	}
 }
 

@@ -9,10 +9,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/patchbay-net/patchbay/ipam"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/netdev/switches"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/leasing/poolspec"
+	"github.com/patchbay-net/patchbay/pkg/source"
 )
 
 // block is a range that the node gives addresses out of.
@@ -31,6 +32,8 @@ type planner struct {
 	wish    wish
 	blocks  []block
 	pools   map[string]*v1alpha1.IPPool
+	ranges  []netip.Prefix // of all pods and Services
+	objects *source.Store
 	held    map[netip.Addr]bool // by anybody
 	wants   []want
 	refused error
@@ -39,7 +42,7 @@ type planner struct {
 
 // planner returns one for a wish. The lock is held.
 func (t *Table) planner(w wish) *planner {
-	p := &planner{wish: w, blocks: t.blocks, pools: t.pools, held: map[netip.Addr]bool{}}
+	p := &planner{wish: w, blocks: t.blocks, pools: t.pools, ranges: t.Ranges, objects: t.objects, held: map[netip.Addr]bool{}}
 	if len(w.addrs) == 0 && len(w.legs) == 0 {
 		return p
 	}
@@ -219,17 +222,9 @@ func (p *planner) subnet(b block) agentapi.Subnet {
 	if obj == nil {
 		return s
 	}
-	s.Exclude = slices.DeleteFunc(never(obj), func(r netip.Prefix) bool { return !r.Overlaps(b.prefix) })
+	s.Exclude = slices.DeleteFunc(poolspec.Never(obj), func(r netip.Prefix) bool { return !r.Overlaps(b.prefix) })
 	p.rest = max(p.rest, obj.Spec.CoolDown.Duration)
 	return s
-}
-
-func prefixOf(text string) (netip.Prefix, bool) {
-	if p, err := netip.ParsePrefix(text); err == nil {
-		return p, true
-	}
-	a, err := netip.ParseAddr(text)
-	return netip.PrefixFrom(a, a.BitLen()), err == nil
 }
 
 // podBlock returns the node's block for pods that has an address.
@@ -292,61 +287,27 @@ func (p *planner) leg(l legWish) (agentapi.Leg, error) {
 }
 
 // fixedLeg takes one address on a switch: of a pool for nodes if it is in one,
-// else as it is.
+// else as it is, where the namespace permits that.
 func (p *planner) fixedLeg(fixed netip.Prefix) (agentapi.AddressPool, error) {
 	a := fixed.Addr()
+	if err := p.barred(a, v1alpha1.UseNode); err != nil {
+		return agentapi.AddressPool{}, err
+	}
 	for name, obj := range p.pools {
-		network, ok := networkOf(obj, a)
+		network, ok := poolspec.Network(obj, a)
 		if !ok {
 			continue
 		}
 		has := slices.ContainsFunc(p.blocks, func(b block) bool { return b.pool == name && !b.draining && b.prefix.Contains(a) })
 		return p.fixed([]netip.Addr{a}, func(netip.Addr) (netip.Prefix, bool) { return network, has }), nil
 	}
+	if err := p.unfree(a); err != nil {
+		return agentapi.AddressPool{}, err
+	}
 	if fixed.IsSingleIP() {
 		return agentapi.AddressPool{}, refuse("address %s is in no pool of use Node: write it with its prefix length", a)
 	}
 	return agentapi.AddressPool{Name: "fixed", Subnets: []agentapi.Subnet{{Prefix: fixed.Masked(), First: a, Last: a}}}, nil
-}
-
-// networkOf returns the network of an address that a pool for nodes gives, or has
-// for some machine.
-func networkOf(obj *v1alpha1.IPPool, a netip.Addr) (netip.Prefix, bool) {
-	if obj.Spec.Use != v1alpha1.UseNode {
-		return netip.Prefix{}, false
-	}
-	var network netip.Prefix
-	for _, text := range obj.Spec.CIDRs {
-		if cidr, err := netip.ParsePrefix(text); err == nil && cidr.Contains(a) {
-			network = cidr
-		}
-	}
-	in := network.IsValid() && len(obj.Spec.Ranges) == 0
-	for _, r := range obj.Spec.Ranges {
-		if inRange(r, a) {
-			in = true
-			if !network.IsValid() {
-				network = around(netip.MustParseAddr(r.First), netip.MustParseAddr(r.Last))
-			}
-		}
-	}
-	return network, in
-}
-
-func inRange(r v1alpha1.IPRange, a netip.Addr) bool {
-	first, err1 := netip.ParseAddr(r.First)
-	last, err2 := netip.ParseAddr(r.Last)
-	return err1 == nil && err2 == nil && ipam.Range{First: first, Last: last}.Contains(a)
-}
-
-// around is the smallest network that has both addresses as hosts.
-func around(first, last netip.Addr) netip.Prefix {
-	for bits := first.BitLen() - 2; ; bits-- {
-		all := ipam.PrefixRange(netip.PrefixFrom(first, bits).Masked())
-		if bits == 0 || all.Contains(last) && all.First != first && all.Last != last {
-			return netip.PrefixFrom(first, bits).Masked()
-		}
-	}
 }
 
 // ofSwitch are the pools for nodes on a switch.
@@ -375,11 +336,11 @@ func (p *planner) legPool(names []string, is4 bool) agentapi.AddressPool {
 			p.wants = append(p.wants, want{pool: name})
 			continue
 		}
-		if wanted == "" && slices.ContainsFunc(firsts(obj), func(a netip.Addr) bool { return a.Is4() == is4 }) {
+		if wanted == "" && slices.ContainsFunc(poolspec.Firsts(obj), func(a netip.Addr) bool { return a.Is4() == is4 }) {
 			wanted = name
 		}
 		for _, b := range p.blocks {
-			if network, ok := networkOf(obj, b.prefix.Addr()); ok && b.pool == name && !b.draining && b.is4() == is4 {
+			if network, ok := poolspec.Network(obj, b.prefix.Addr()); ok && b.pool == name && !b.draining && b.is4() == is4 {
 				set.Subnets = append(set.Subnets, agentapi.Subnet{Prefix: network, First: b.prefix.Addr(), Last: b.prefix.Addr()})
 				free = free || !p.held[b.prefix.Addr()]
 			}
@@ -389,20 +350,4 @@ func (p *planner) legPool(names []string, is4 bool) agentapi.AddressPool {
 		p.wants = append(p.wants, want{pool: wanted})
 	}
 	return set
-}
-
-// firsts are addresses that tell a pool's families.
-func firsts(obj *v1alpha1.IPPool) []netip.Addr {
-	var out []netip.Addr
-	for _, text := range obj.Spec.CIDRs {
-		if p, err := netip.ParsePrefix(text); err == nil && len(obj.Spec.Ranges) == 0 {
-			out = append(out, p.Addr())
-		}
-	}
-	for _, r := range obj.Spec.Ranges {
-		if a, err := netip.ParseAddr(r.First); err == nil {
-			out = append(out, a)
-		}
-	}
-	return out
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/patchbay-net/patchbay/ipam/flock"
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/leasing/poolspec"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
 	"github.com/patchbay-net/patchbay/pkg/source"
 	"github.com/patchbay-net/patchbay/pkg/source/convert"
@@ -42,7 +43,7 @@ func (t *Table) Sync(_ context.Context, v parts.Objects) error {
 	}
 	now := blocksOf(v, pools)
 	t.mu.Lock()
-	t.pools, t.blocks, t.synced = pools, now, true
+	t.pools, t.blocks, t.objects, t.synced = pools, now, v.Store, true
 	acted := map[netip.Prefix]int64{}
 	for _, b := range now {
 		acted[b.prefix] = t.acted[b.prefix]
@@ -187,7 +188,7 @@ func (t *Table) state(b block, contents store.Contents, pools map[string]*v1alph
 	sub := ipam.Subnet{Prefix: b.prefix}
 	if obj := pools[b.pool]; obj != nil {
 		rest = obj.Spec.CoolDown.Duration
-		sub.Exclude = slices.DeleteFunc(never(obj), func(r netip.Prefix) bool { return r.Addr().Is4() != b.is4() })
+		sub.Exclude = slices.DeleteFunc(poolspec.Never(obj), func(r netip.Prefix) bool { return r.Addr().Is4() != b.is4() })
 	}
 	if b.single {
 		rest = min(rest, ipam.DefaultRest().Minimum) // it is for who asks for it by name

@@ -26,6 +26,7 @@ type wish struct {
 	addrs           []netip.Addr // one of each family that is here
 	legs            []legWish
 	foreign         bool // another IPAM plugin gives the primary's addresses
+	free            bool // legs may have addresses of no pool, and a MAC of their own
 }
 
 // legWish is one entry of a networks annotation: a switch's name, or an object in
@@ -53,6 +54,7 @@ func (t *Table) read(pod *corev1.Pod, ns *corev1.Namespace) (wish, error) {
 	var w wish
 	if ns != nil {
 		w.namespaceLabels = ns.Labels
+		w.free = ns.Annotations[v1alpha1.AnnotationFreeAddresses] == "true"
 	}
 	pools, _ := annotation(v1alpha1.AnnotationPools, pod, ns)
 	w.pools = list(pools)
@@ -72,7 +74,7 @@ func (t *Table) read(pod *corev1.Pod, ns *corev1.Namespace) (wish, error) {
 			return wish{}, refuse("annotation %s: bandwidth limits are not supported; chain a plugin that has them or take the annotation away", name)
 		}
 	}
-	legs, err := t.legs(pod.Annotations)
+	legs, err := t.legs(pod.Annotations, w.free)
 	w.legs = legs
 	return w, err
 }
@@ -101,7 +103,7 @@ func list(text string) []string {
 
 // legs reads the networks annotation: ours, else the standard one, which belongs
 // to a meta-plugin where there is one.
-func (t *Table) legs(annotations map[string]string) ([]legWish, error) {
+func (t *Table) legs(annotations map[string]string, free bool) ([]legWish, error) {
 	name := v1alpha1.AnnotationNetworks
 	text := annotations[name]
 	if text == "" {
@@ -118,6 +120,9 @@ func (t *Table) legs(annotations map[string]string) ([]legWish, error) {
 	for i := range legs {
 		if err := legs[i].check(i, used); err != nil {
 			return nil, refuse("annotation %s: entry %d: %v", name, i+1, err)
+		}
+		if legs[i].MAC != "" && !free {
+			return nil, refuse("annotation %s: entry %d: mac: the pod's namespace has no annotation %s: \"true\"", name, i+1, v1alpha1.AnnotationFreeAddresses)
 		}
 		used = append(used, legs[i].Interface)
 	}
@@ -169,7 +174,7 @@ func (l *legWish) check(i int, used []string) (err error) {
 		if addr, errAddr := netip.ParseAddr(text); errAddr == nil {
 			p, err = netip.PrefixFrom(addr, addr.BitLen()), nil // its network's follows from a pool
 		}
-		if err != nil || !p.Addr().IsGlobalUnicast() {
+		if err != nil || p.Addr().Is4In6() || !p.Addr().IsGlobalUnicast() {
 			return fmt.Errorf("ips: %q is not an interface's address", text)
 		}
 		l.addrs = append(l.addrs, p)
