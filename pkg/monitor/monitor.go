@@ -25,7 +25,7 @@ const HealthAddress = ":10256"
 // Health is what the node says of itself.
 type Health struct {
 	Synced  bool      // Services are in force
-	Leaving bool      // the node is being deleted: no new traffic, please
+	Leaving bool      // the node is being deleted, or not there: no new traffic, please
 	Updated time.Time // when it was last looked at whether all is in force
 	Pending time.Time // since when a change of Services waits to be in force; zero: none does
 }

@@ -168,10 +168,11 @@ func (r *Reconciler) Drops() ([]agentapi.Drop, error) {
 	return out, nil
 }
 
-// Health is what the node says to kubelet and to load balancers.
+// Health is what the node says to kubelet and to load balancers. As kube-proxy
+// has it, a node that has no object, or none any more, gets no new traffic.
 func (r *Reconciler) Health() monitor.Health {
 	obj, ok := source.Get[*corev1.Node](r.store, source.KindNode, source.Key{Name: r.Config.NodeName})
-	leaving := ok && (obj.DeletionTimestamp != nil ||
-		slices.ContainsFunc(obj.Spec.Taints, func(t corev1.Taint) bool { return t.Key == "ToBeDeletedByClusterAutoscaler" }))
+	leaving := !ok || obj.DeletionTimestamp != nil ||
+		slices.ContainsFunc(obj.Spec.Taints, func(t corev1.Taint) bool { return t.Key == "ToBeDeletedByClusterAutoscaler" })
 	return monitor.Health{Synced: r.Synced(), Leaving: leaving, Updated: r.seen().passed}
 }
