@@ -6,8 +6,8 @@
 // whose policy must be in force when it returns, so there is no second way.
 //
 // Pods and namespaces are followed here, apart from what the reconciler looks at.
-// A pod's object may come a moment later than kubelet's ADD, which waits for it,
-// not for long. Then the ADD is to be made again, unless nothing was ever heard
+// A pod's object, and its namespace's, may come a moment later than kubelet's ADD,
+// which waits for them, not for long. Then the ADD is to be made again, unless nothing was ever heard
 // from the API since the agent's start, or the pod is a static one of kubelet's
 // own, which needs no API: those get what pods without annotations do.
 //
@@ -200,20 +200,26 @@ func (t *Table) note(key agentapi.EndpointKey, wants []want) {
 
 // wishes finds out what a pod and its namespace ask for.
 func (t *Table) wishes(ctx context.Context, r agentapi.PodRequest) (wish, error) {
-	var pod *corev1.Pod
+	pod, ns := t.pod(r), t.namespace(r)
 	if t.Await && r.PodName != "" {
 		err := t.until(ctx, awaitPod, func() (bool, error) {
-			pod = t.pod(r)
-			return pod != nil, agentapi.Errorf(agentapi.CodeTryLater, "pod %s/%s is not known to the agent yet", r.PodNamespace, r.PodName)
+			pod, ns = t.pod(r), t.namespace(r)
+			if pod != nil {
+				return ns != nil, agentapi.Errorf(agentapi.CodeTryLater, "namespace %s is not known to the agent yet", r.PodNamespace)
+			}
+			return false, agentapi.Errorf(agentapi.CodeTryLater, "pod %s/%s is not known to the agent yet", r.PodNamespace, r.PodName)
 		})
-		if pod == nil && t.pods.Synced(source.KindPod) && !static(r.PodUID) {
+		if pod != nil && ns == nil || pod == nil && t.pods.Synced(source.KindPod) && !static(r.PodUID) {
 			return wish{}, err
 		}
-	} else {
-		pod = t.pod(r)
 	}
-	ns, _ := source.Get[*corev1.Namespace](t.pods, source.KindNamespace, source.Key{Name: r.PodNamespace})
 	return t.read(pod, ns)
+}
+
+// namespace returns a pod's, nil if it isn't known.
+func (t *Table) namespace(r agentapi.PodRequest) *corev1.Namespace {
+	ns, _ := source.Get[*corev1.Namespace](t.pods, source.KindNamespace, source.Key{Name: r.PodNamespace})
+	return ns
 }
 
 // pod returns the object of a pod: not of an earlier one by the same name.

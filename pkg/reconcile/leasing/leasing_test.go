@@ -83,6 +83,10 @@ func (l *lab) pod(name string, annotations ...string) {
 	l.Apply(source.Event{Op: source.Upsert, Kind: source.KindPod, Key: source.KeyOf(pod), Object: pod})
 }
 
+func (l *lab) noNamespace() {
+	l.Apply(source.Event{Op: source.Delete, Kind: source.KindNamespace, Key: source.Key{Name: "shop"}})
+}
+
 func (l *lab) namespace(labels map[string]string, annotations ...string) {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: labels, Annotations: map[string]string{}}}
 	for i := 0; i < len(annotations); i += 2 {
@@ -133,6 +137,7 @@ func (l *lab) fill() {
 	l.block("special", "10.1.0.99/32", false, 0)
 	l.block("gold", "10.2.0.0/26", false, 0)
 	l.block("cameras", "192.0.2.11/32", false, 0)
+	l.namespace(nil)
 	l.Apply(source.Event{Op: source.Synced, Kind: source.KindPod})
 }
 
@@ -292,6 +297,13 @@ func TestPodIsAwaited(t *testing.T) {
 		{"it never comes", func(*lab) {}, "u-1", "error: pod shop/web is not known to the agent yet"},
 		{"an earlier one is there", func(l *lab) { l.pod("web", v1alpha1.AnnotationPools, "special") }, "u-2", "error: pod shop/web is not known to the agent yet"},
 		{"a static pod", func(*lab) {}, "0123abcd", "10.0.0.0/26 10.0.0.1/32 10.0.0.9/32; fd00::/122"},
+		{"its namespace never comes", func(l *lab) { l.noNamespace(); l.pod("web") }, "u-web", "error: namespace shop is not known to the agent yet"},
+		{"its namespace never comes, it is static", func(l *lab) { l.noNamespace(); l.pod("web") }, "", "error: namespace shop is not known to the agent yet"},
+		{"its namespace comes later", func(l *lab) {
+			l.noNamespace()
+			l.pod("web")
+			time.AfterFunc(awaitPod/2, func() { l.namespace(map[string]string{"tier": "gold"}) })
+		}, "u-web", "10.2.0.0/26; fd00::/122"},
 		{"nothing was ever heard", func(l *lab) { l.Table.pods = source.NewStore() }, "u-1", "10.0.0.0/26 10.0.0.1/32 10.0.0.9/32; fd00::/122"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
