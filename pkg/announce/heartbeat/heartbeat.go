@@ -95,7 +95,8 @@ type Heartbeat struct {
 	peers   map[string]*peer
 	state   State
 	pages   pages
-	outside map[int]time.Time // when another machine last answered, by NIC
+	outside map[int]*outside // by NIC, while somebody is missed on it
+	missing bool             // somebody is, on whatever NIC, as of the last tick
 	ticked  time.Time
 	settled time.Time
 	room    []byte
@@ -110,7 +111,7 @@ func New(o Options) *Heartbeat {
 	}
 	var raw [8]byte
 	_, _ = rand.Read(raw[:]) // never fails
-	h := &Heartbeat{Options: o, life: binary.NativeEndian.Uint64(raw[:]) | 1, seal: newSealer(o.Key), peers: map[string]*peer{}, outside: map[int]time.Time{}}
+	h := &Heartbeat{Options: o, life: binary.NativeEndian.Uint64(raw[:]) | 1, seal: newSealer(o.Key), peers: map[string]*peer{}, outside: map[int]*outside{}}
 	h.asks.init()
 	h.pages, _ = paginate(h.state) // an empty state can be encoded
 	return h
@@ -176,7 +177,8 @@ func (h *Heartbeat) tick() {
 		news = p.silence(now) || news
 		news = h.enquire(p, now) || news
 	}
-	told := (news || h.unsteady(now)) && h.retell(now)
+	unsteady := h.unsteady(now)
+	told := (news || unsteady) && h.retell(now)
 	for _, p := range h.peers {
 		for _, pr := range p.pairs {
 			h.send(p, pr, kindBeat, 0, nil)
@@ -188,14 +190,15 @@ func (h *Heartbeat) tick() {
 	}
 }
 
-// unsteady tells whether what is told of the NICs may change by time alone.
+// unsteady tells whether what is told of the NICs may change by time alone, or
+// has just ceased to.
 func (h *Heartbeat) unsteady(now time.Time) bool {
+	was := h.missing
+	h.missing = false
 	for i := range h.links {
-		if h.misses(&h.links[i], now) {
-			return true
-		}
+		h.missing = h.missing || h.misses(&h.links[i], now)
 	}
-	return len(h.outside) > 0
+	return was || h.missing
 }
 
 // restart begins to count anew.
@@ -309,10 +312,7 @@ func (h *Heartbeat) tell(l *Link, now time.Time) NIC {
 		delete(h.outside, l.Index)
 		return n
 	}
-	if err := h.Transport.Outside(l.Index); err != nil {
-		h.Log.Debug("ask outside", "link", l.Name, "err", err)
-	}
-	n.Outside = now.Sub(h.outside[l.Index]) < Silence
+	n.Outside = h.askOutside(l, now)
 	return n
 }
 

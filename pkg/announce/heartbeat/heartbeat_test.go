@@ -209,6 +209,29 @@ func TestOneWay(t *testing.T) {
 	})
 }
 
+// TestOutsidePaced: what lasts is asked about once a second, and as well known.
+func TestOutsidePaced(t *testing.T) {
+	lab(t, func(t *testing.T, a *air, n []*testNode) {
+		a.set(func() { a.cut["a/2"] = true })
+		time.Sleep(outsideOften + Silence + time.Second)
+		a.set(func() { a.outside = 0 })
+		for range 1000 {
+			time.Sleep(10 * time.Millisecond)
+			if !n[2].View().Own.NICs[1].Outside {
+				t.Fatal("not answered meanwhile")
+			}
+		}
+		a.set(func() {
+			if a.outside < 27 || a.outside > 36 {
+				t.Errorf("three nodes asked %d times in 10 s, want each once a second", a.outside)
+			}
+			a.router = false
+		})
+		time.Sleep(outsideFresh + 2*Interval)
+		check(t, "the router is gone", n[1], "c", func(p Peer) bool { return !p.State.NICs[1].Outside })
+	})
+}
+
 func TestDeadNode(t *testing.T) {
 	lab(t, func(t *testing.T, a *air, n []*testNode) {
 		since := time.Now()

@@ -138,8 +138,8 @@ func (h *Heartbeat) Answered(link int, addr netip.Addr, mac [6]byte) {
 		}
 		node = node || p.has(mac)
 	}
-	if !node {
-		h.outside[link] = now
+	if o := h.outside[link]; o != nil && !node {
+		o.answered = now
 	}
 	h.mu.Unlock()
 	if news {
