@@ -23,8 +23,8 @@ const (
 	Grace = 5 * time.Second
 	// HoldDown is how long a node must have been well to be handed addresses back.
 	HoldDown = 10 * time.Second
-	// renewEvery is how often the kernel's entries get a new expiry.
-	renewEvery = 10 * time.Second
+	// renewMost is how often at least the kernel's entries get a new expiry.
+	renewMost = 10 * time.Second
 	// turn is how long each node lets the one before it in the order take over.
 	turn = 3 * heartbeat.Interval
 	// look is how often the kernel's entries are looked at unasked.
@@ -123,10 +123,14 @@ type reach struct {
 func New(self string, expiry time.Duration, kernel Kernel, entries map[netip.Addr]int, now time.Time) *Machine {
 	m := &Machine{self: self, kernel: kernel, expiry: expiry, records: map[netip.Addr]*record{}, reached: map[reach]bool{}}
 	for addr, link := range entries {
-		m.records[addr] = &record{addr: addr, link: link, phase: Holding, since: now, renewed: now, why: "held since before the agent's start"}
+		m.records[addr] = &record{addr: addr, link: link, phase: Holding, since: now, why: "held since before the agent's start"}
 	}
 	return m
 }
+
+// renewEvery is how often the kernel's entries get a new expiry: three times
+// until they would expire.
+func (m *Machine) renewEvery() time.Duration { return min(renewMost, m.expiry/3) }
 
 // Situation is what a step is judged by.
 type Situation struct {

@@ -90,7 +90,7 @@ func (t *step) hold(rivals []rival) error {
 	r, w, now := t.r, t.w, t.s.Now
 	if t.s.Entries[r.addr] != r.link {
 		r.phase, r.since, r.offered, r.cleared, r.orphan = Idle, now, "", now, time.Time{}
-		r.released, r.holder, r.why = false, "", "another node claimed it"
+		r.released, r.holder, r.why = false, "", t.lost()
 		return t.wait(rivals)
 	}
 	for _, o := range rivals {
@@ -138,8 +138,11 @@ func (t *step) offer() {
 func (t *step) renew() error {
 	r, now := t.r, t.s.Now
 	forever := !slices.ContainsFunc(t.w.Order, func(n string) bool { return n != t.self })
-	if forever == r.forever && now.Sub(r.renewed) < renewEvery || !t.s.View.Settled {
-		t.wake(r.renewed.Add(renewEvery))
+	if !t.s.View.Settled {
+		return nil // the heartbeat says when it is
+	}
+	if forever == r.forever && now.Sub(r.renewed) < t.renewEvery() {
+		t.wake(r.renewed.Add(t.renewEvery()))
 		return nil
 	}
 	expires := t.expiry
@@ -151,12 +154,21 @@ func (t *step) renew() error {
 		return err
 	}
 	if !there {
-		r.phase, r.since, r.offered, r.cleared, r.why = Idle, now, "", now, "another node claimed it"
+		r.phase, r.since, r.offered, r.cleared, r.why = Idle, now, "", now, t.lost()
 		t.wake(now.Add(heartbeat.Interval))
 		return nil
 	}
 	r.renewed, r.forever = now, forever
 	return nil
+}
+
+// lost says why an entry is gone. One that wasn't renewed for as long as it
+// lives, or that an earlier agent made, may have been ended by either.
+func (t *step) lost() string {
+	if t.r.forever || t.s.Now.Sub(t.r.renewed) < t.expiry {
+		return "another node claimed it"
+	}
+	return "its entry expired, or another node claimed it"
 }
 
 // wait is for an address that this node doesn't answer for.

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package holder
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/patchbay-net/patchbay/pkg/announce/heartbeat"
+)
+
+// fakeKernel counts what it is asked for.
+type fakeKernel struct{ renewed, probes, claims int }
+
+func (k *fakeKernel) Announce(netip.Addr, int, time.Duration) error { return nil }
+func (k *fakeKernel) Renew(netip.Addr, int, time.Duration) (bool, error) {
+	k.renewed++
+	return true, nil
+}
+func (k *fakeKernel) Withdraw(netip.Addr, int) error { return nil }
+func (k *fakeKernel) Claim(netip.Addr, int)          { k.claims++ }
+func (k *fakeKernel) Probe(netip.Addr, int)          { k.probes++ }
+
+var (
+	vip  = netip.MustParseAddr("192.0.2.1")
+	mine = map[netip.Addr]int{vip: 1}
+)
+
+// peers is the situation of a node "a" that hears "b", which holds what is given.
+func peers(now time.Time, entries map[netip.Addr]int, held ...heartbeat.Held) Situation {
+	return Situation{
+		Now: now, Entries: entries, Wants: []Want{{Addr: vip, Link: 1, Order: []string{"a", "b"}, Best: "a"}},
+		View: heartbeat.View{At: now, Settled: true, Peers: map[string]heartbeat.Peer{
+			"b": {Name: "b", Agent: true, Known: true, State: heartbeat.State{Held: held}},
+		}},
+	}
+}
+
+// TestRenew: an entry is renewed in time however short its life is, at once if
+// an earlier agent made it, and why it is gone is said as far as it is known.
+func TestRenew(t *testing.T) {
+	for _, tt := range []struct {
+		expiry, each time.Duration
+	}{{30 * time.Second, renewMost}, {6 * time.Second, 2 * time.Second}} {
+		now := time.Now()
+		k := &fakeKernel{}
+		m := New("a", tt.expiry, k, mine, now)
+		listening := peers(now, mine)
+		listening.View.Settled = false
+		next, _ := m.Step(listening)
+		if k.renewed != 0 || next.Before(now.Add(look)) {
+			t.Errorf("while it listens: renewed %d times, looks again after %v", k.renewed, next.Sub(now))
+		}
+		for end := now.Add(time.Minute); now.Before(end); now = now.Add(look) {
+			_, _ = m.Step(peers(now, mine))
+		}
+		if want := int(time.Minute / tt.each); k.renewed != want {
+			t.Errorf("expiry %v: renewed %d times in a minute, want %d", tt.expiry, k.renewed, want)
+		}
+		r := m.records[vip]
+		for after, why := range map[time.Duration]string{time.Second: "another node claimed it", tt.expiry: "expired"} {
+			st := step{Machine: m, s: &Situation{Now: r.renewed.Add(after)}, r: r}
+			if got := st.lost(); !strings.Contains(got, why) || strings.Contains(got, "expired") != (after == tt.expiry) {
+				t.Errorf("gone %v after it was renewed: %q, want %q", after, got, why)
+			}
+		}
+	}
+}
