@@ -50,13 +50,13 @@ func (v *nicView) named(name string) (nic.NIC, bool) {
 }
 
 // Serve answers for the NICs in the place of what does so far.
-func (v *nicView) Serve(h agentapi.Handler, list func() []agentapi.NIC) {
+func (v *nicView) Serve(h agentapi.Handler, list func() []agentapi.NIC, dp *datapath.Datapath) {
 	h[agentapi.OpNICs] = agentapi.Do(func(context.Context, agentapi.None) ([]agentapi.NIC, error) {
 		nics := list()
 		for i := range nics {
 			n, _ := v.named(nics[i].Name)
 			nics[i].AltNames, nics[i].Dynamic = n.AltNames, n.Dynamic.Families()
-			programs, err := datapath.Programs(nics[i].Index)
+			programs, err := dp.Programs(nics[i].Index)
 			if nics[i].Programs = programs; err != nil {
 				nics[i].Problem = err.Error()
 			}

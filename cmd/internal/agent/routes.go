@@ -11,6 +11,7 @@ import (
 	"github.com/patchbay-net/patchbay/cmd/internal/agent/ways"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/config"
+	"github.com/patchbay-net/patchbay/pkg/datapath"
 	"github.com/patchbay-net/patchbay/pkg/reconcile"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/noderoutes"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
@@ -47,10 +48,10 @@ func (n *network) Parts() []parts.Part {
 }
 
 // serve tells the reconciler what goes wrong, and others what they ask.
-func (n *network) serve(h agentapi.Handler, r *reconcile.Reconciler) {
+func (n *network) serve(h agentapi.Handler, r *reconcile.Reconciler, dp *datapath.Datapath) {
 	n.tests.Problem = r.Problem
 	n.routes.Wake = func() { r.Wake(noderoutes.PartName) }
 	n.routes.Note = func(err error) { r.Problem("agent/custom routes", err) }
 	n.routes.Serve(h)
-	n.nics.Serve(h, r.NICs)
+	n.nics.Serve(h, r.NICs, dp)
 }
