@@ -68,3 +68,22 @@ func TestRenew(t *testing.T) {
 		}
 	}
 }
+
+// TestStrangerGone: an address that was left to a stranger no longer is once
+// this node takes it, or another one has it.
+func TestStrangerGone(t *testing.T) {
+	now := time.Now()
+	handed := []heartbeat.Held{{Addr: vip, Epoch: 1, Offered: "a"}}
+	for name, held := range map[string][]heartbeat.Held{"taken": handed, "watched": {{Addr: vip, Epoch: 1}}} {
+		m := New("a", time.Minute, &fakeKernel{}, nil, now)
+		_, _ = m.Step(peers(now, nil))
+		m.Probed(vip, [6]byte{2}, now)
+		if a := m.Addresses(); a[0].Stranger == [6]byte{} {
+			t.Fatalf("%s: no stranger to begin with: %+v", name, a)
+		}
+		_, _ = m.Step(peers(now, nil, held...))
+		if a := m.Addresses(); a[0].Stranger != [6]byte{} {
+			t.Errorf("%s: still said to be a stranger's: %+v", name, a)
+		}
+	}
+}

@@ -219,7 +219,7 @@ func (t *step) wait(rivals []rival) error {
 // asked for while beats of its holder are missing, so that no time is lost.
 func (t *step) watch(o rival) error {
 	r, w := t.r, t.w
-	r.holder, r.released, r.orphan = o.Name, false, time.Time{}
+	r.holder, r.released, r.orphan, r.stranger = o.Name, false, time.Time{}, [6]byte{}
 	r.why = o.Name + " has it"
 	able := w.Link != 0 && slices.Contains(w.Order, t.self) && t.s.View.Settled && !t.s.Leaving
 	if !able {
@@ -275,7 +275,7 @@ func (t *step) take(why string) error {
 	r, now := t.r, t.s.Now
 	r.epoch = max(r.seen, r.epoch) + 1
 	r.phase, r.link, r.since, r.why = Claiming, t.w.Link, now, why
-	r.offered, r.orphan, r.released, r.holder, r.foreign = "", time.Time{}, false, "", time.Time{}
+	r.offered, r.orphan, r.released, r.holder, r.foreign, r.stranger = "", time.Time{}, false, "", time.Time{}, [6]byte{}
 	t.kernel.Claim(r.addr, r.link)
 	t.wake(now.Add(yielding))
 	return nil
