@@ -4,8 +4,10 @@ package leg
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -29,10 +31,14 @@ const (
 	actShot        = 2
 )
 
-// guard drops what a leg says about addresses that aren't its own, in ARP and in
-// neighbour advertisements, at its host end. A probe before use speaks of nobody.
-func guard(index int, own []netip.Addr) error {
-	program := guardProgram(own)
+// guard drops, at its host end, what a leg sends by another MAC address than its
+// own, what it says in ARP and neighbour discovery about addresses that aren't its
+// own, and what a router says. A probe before use speaks of nobody.
+func guard(index int, mac [6]byte, own []netip.Addr) error {
+	if mac == [6]byte{} {
+		return errors.New("its MAC address isn't given")
+	}
+	program := guardProgram(mac, own)
 	if err := tc(unix.RTM_NEWQDISC, index, clsactHandle, clsactParent, 0, "clsact", nil); err != nil {
 		return fmt.Errorf("add clsact: %w", err)
 	}
@@ -71,45 +77,132 @@ func encode(program []unix.SockFilter) []byte {
 
 // Offsets in a frame.
 const (
+	offSource    = 6
 	offType      = 12
 	offARPSender = 28
 	offIP6Next   = 20
-	offICMPType  = 54
+	offIP6Source = 22
+	offIP6Inner  = 54 // ICMPv6, or an extension header
 	offNATarget  = 62
 )
 
-// guardProgram is the guard as classic BPF: 0 lets a frame pass, 2 drops it. Each
-// test of an address is a block that falls through to the next.
-func guardProgram(own []netip.Addr) []unix.SockFilter {
-	var arp, na []unix.SockFilter
-	pass := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
-	drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: actShot}
-	load := func(size uint16, at uint32) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_LD | size | unix.BPF_ABS, K: at}
+// Types of ICMPv6.
+const (
+	icmpMLDReport   = 131
+	icmpMLDDone     = 132
+	icmpRouterAsks  = 133
+	icmpRouterSays  = 134
+	icmpAsks        = 135
+	icmpSays        = 136
+	icmpRedirect    = 137
+	icmpMLDv2Report = 143
+)
+
+func ret(result uint32) unix.SockFilter {
+	return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: result}
+}
+
+func load(size uint16, at uint32) unix.SockFilter {
+	return unix.SockFilter{Code: unix.BPF_LD | size | unix.BPF_ABS, K: at}
+}
+
+func and(k uint32) unix.SockFilter {
+	return unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: k}
+}
+
+func equal(k uint32, jt, jf uint8) unix.SockFilter {
+	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: k, Jt: jt, Jf: jf}
+}
+
+func over(instructions int) unix.SockFilter {
+	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JA, K: uint32(instructions)}
+}
+
+// guardProgram is the guard as classic BPF: 0 lets a frame pass, 2 drops it. It is
+// made of blocks that end with a result; as one may be longer than a conditional
+// jump reaches, an unconditional one leads over it. What is too short passes: it
+// says nothing.
+func guardProgram(mac [6]byte, own []netip.Addr) []unix.SockFilter {
+	arp, ip6 := arpBlock(own), ip6Block(own)
+	program := []unix.SockFilter{
+		load(unix.BPF_W, offSource), equal(binary.BigEndian.Uint32(mac[:]), 0, 2),
+		load(unix.BPF_H, offSource+4), equal(uint32(binary.BigEndian.Uint16(mac[4:])), 1, 0),
+		ret(actShot),
+		load(unix.BPF_H, offType), equal(unix.ETH_P_ARP, 0, 1), over(2 + len(ip6)), equal(unix.ETH_P_IPV6, 1, 0), ret(0),
 	}
-	equal := func(k uint32, jt, jf uint8) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: k, Jt: jt, Jf: jf}
-	}
-	arp = append(arp, load(unix.BPF_W, offARPSender), equal(0, 0, 1), pass)
-	na = append(na,
-		load(unix.BPF_B, offIP6Next), equal(unix.IPPROTO_ICMPV6, 1, 0), pass,
-		load(unix.BPF_B, offICMPType), equal(136, 1, 0), pass,
-		load(unix.BPF_W, offNATarget), unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0xffc00000}, equal(0xfe800000, 0, 1), pass)
+	return append(append(program, ip6...), arp...)
+}
+
+// arpBlock lets pass what is said for the leg's own address, or for nobody.
+func arpBlock(own []netip.Addr) []unix.SockFilter {
+	out := []unix.SockFilter{load(unix.BPF_W, offARPSender), equal(0, 0, 1), ret(0)}
 	for _, a := range own {
 		if a.Is4() {
 			b := a.As4()
-			arp = append(arp, equal(binary.BigEndian.Uint32(b[:]), 0, 1), pass)
+			out = append(out, equal(binary.BigEndian.Uint32(b[:]), 0, 1), ret(0))
+		}
+	}
+	return append(out, ret(actShot))
+}
+
+// ip6Block looks at neighbour discovery, which must not hide behind an extension
+// header: MLD alone stands behind hop-by-hop options, destination options and
+// routing headers aren't for a switch, and of a fragmented packet the first
+// fragment tells.
+func ip6Block(own []netip.Addr) []unix.SockFilter {
+	hopByHop, fragment := hopByHopBlock(), fragmentBlock()
+	says := ip6AddrBlock(offNATarget, own)
+	out := append([]unix.SockFilter{load(unix.BPF_B, offIP6Next), equal(unix.IPPROTO_HOPOPTS, 0, uint8(len(hopByHop)))}, hopByHop...)
+	out = append(append(out, equal(unix.IPPROTO_FRAGMENT, 0, uint8(len(fragment)))), fragment...)
+	out = append(out,
+		equal(unix.IPPROTO_ROUTING, 1, 0), equal(unix.IPPROTO_DSTOPTS, 0, 1), ret(actShot),
+		equal(unix.IPPROTO_ICMPV6, 1, 0), ret(0),
+		load(unix.BPF_B, offIP6Inner),
+		equal(icmpRouterSays, 1, 0), equal(icmpRedirect, 0, 1), ret(actShot),
+		equal(icmpSays, 1, 0), over(len(says)))
+	out = append(out, says...)
+	out = append(out, equal(icmpAsks, 2, 0), equal(icmpRouterAsks, 1, 0), ret(0))
+	return append(out, ip6AddrBlock(offIP6Source, append(slices.Clip(own), netip.IPv6Unspecified()))...)
+}
+
+// hopByHopBlock lets MLD's reports pass, behind options of the least length.
+func hopByHopBlock() []unix.SockFilter {
+	return []unix.SockFilter{
+		load(unix.BPF_B, offIP6Inner), equal(unix.IPPROTO_ICMPV6, 0, 6),
+		load(unix.BPF_B, offIP6Inner+1), equal(0, 0, 4),
+		load(unix.BPF_B, offIP6Inner+8), equal(icmpMLDReport, 3, 0), equal(icmpMLDDone, 2, 0), equal(icmpMLDv2Report, 1, 0),
+		ret(actShot), ret(0),
+	}
+}
+
+// fragmentBlock drops first fragments of neighbour discovery, and of what has
+// another extension header.
+func fragmentBlock() []unix.SockFilter {
+	return []unix.SockFilter{
+		load(unix.BPF_H, offIP6Inner+2), and(0xfff8), equal(0, 1, 0), ret(0),
+		load(unix.BPF_B, offIP6Inner),
+		equal(unix.IPPROTO_HOPOPTS, 7, 0), equal(unix.IPPROTO_ROUTING, 6, 0), equal(unix.IPPROTO_FRAGMENT, 5, 0), equal(unix.IPPROTO_DSTOPTS, 4, 0),
+		equal(unix.IPPROTO_ICMPV6, 0, 4), load(unix.BPF_B, offIP6Inner+8),
+		{Code: unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, K: icmpRouterAsks, Jf: 2},
+		{Code: unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K, K: icmpRedirect, Jt: 1},
+		ret(actShot), ret(0),
+	}
+}
+
+// ip6AddrBlock lets pass what has, at an offset, one of the addresses or a
+// link-local one.
+func ip6AddrBlock(at uint32, addrs []netip.Addr) []unix.SockFilter {
+	out := []unix.SockFilter{load(unix.BPF_W, at), and(0xffc00000), equal(0xfe800000, 0, 1), ret(0)}
+	for _, a := range addrs {
+		if a.Is4() {
 			continue
 		}
 		b := a.As16()
 		for word := range 4 { // the last word that fits passes; one that doesn't skips what is left of the block
 			skip := uint8(7 - 2*word)
-			na = append(na, load(unix.BPF_W, offNATarget+uint32(4*word)), equal(binary.BigEndian.Uint32(b[4*word:]), 0, skip))
+			out = append(out, load(unix.BPF_W, at+uint32(4*word)), equal(binary.BigEndian.Uint32(b[4*word:]), 0, skip))
 		}
-		na = append(na, pass)
+		out = append(out, ret(0))
 	}
-	arp, na = append(arp, drop), append(na, drop)
-	// By type; a block may be longer than a conditional jump reaches.
-	program := []unix.SockFilter{load(unix.BPF_H, offType), equal(unix.ETH_P_ARP, 0, 1), {Code: unix.BPF_JMP | unix.BPF_JA, K: 3}, equal(unix.ETH_P_IPV6, 1, 0), pass, {Code: unix.BPF_JMP | unix.BPF_JA, K: uint32(len(arp))}}
-	return append(append(program, arp...), na...)
+	return append(out, ret(actShot))
 }

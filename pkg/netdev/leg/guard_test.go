@@ -3,10 +3,14 @@
 package leg
 
 import (
+	"encoding/hex"
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/bpf"
 
 	"github.com/patchbay-net/patchbay/test/netlab"
 )
@@ -31,6 +35,10 @@ func TestGuard(t *testing.T) {
 			if out, err := here.TryExec("ping", "-c1", "-W1", foreign); err == nil {
 				t.Errorf("%s, which isn't the leg's, is answered for: %s", foreign, out)
 			}
+		}
+		inside.Exec(t, "ip", "link", "set", "eth0", "address", "02:00:00:00:00:66")
+		if out, err := inside.TryExec("ping", "-c1", "-W1", "172.31.0.1"); err == nil {
+			t.Errorf("another MAC address than the leg's is let through: %s", out)
 		}
 	})
 }
@@ -63,4 +71,84 @@ func TestProbe(t *testing.T) {
 		t.Logf("probed for %v", time.Since(start))
 		here.Exec(t, "ip", "link", "show", l.HostName)
 	})
+}
+
+// TestGuardProgram runs the guard over frames of a leg that is 172.31.0.10 and
+// fd00:31::10.
+func TestGuardProgram(t *testing.T) {
+	const (
+		head  = "ffffffffffff 020000000009 "
+		arp   = head + "0806 0001 0800 0604 0001 020000000009 "
+		ip6   = head + "86dd 60000000 0020 "
+		own   = "fd000031000000000000000000000010 "
+		other = "fd000031000000000000000000000066 "
+		local = "fe800000000000000000000000000001 "
+		none  = "00000000000000000000000000000000 "
+		all   = "ff020000000000000000000000000001 "
+		rest  = "00 0000 00000000 " // of an ICMPv6 header
+		mld   = "05020000 0100 "    // router alert
+	)
+	tests := []struct {
+		name, frame string
+		drop        bool
+	}{
+		{"IPv4", head + "0800 4500", false},
+		{"another's MAC, high", "ffffffffffff 020000010009 0800 4500", true},
+		{"another's MAC, low", "ffffffffffff 020000000008 0800 4500", true},
+		{"ARP for itself", arp + "ac1f000a", false},
+		{"ARP for nobody", arp + "00000000", false},
+		{"ARP for another", arp + "ac1f0042", true},
+		{"UDP by IPv6", ip6 + "11ff" + other + all + "0000", false},
+		{"echo request", ip6 + "3aff" + own + all + "80" + rest, false},
+		{"advertisement for itself", ip6 + "3aff" + own + all + "88" + rest + own, false},
+		{"advertisement for another", ip6 + "3aff" + own + all + "88" + rest + other, true},
+		{"advertisement for a link-local address", ip6 + "3aff" + own + all + "88" + rest + local, false},
+		{"solicitation by itself", ip6 + "3aff" + own + all + "87" + rest + other, false},
+		{"solicitation by nobody", ip6 + "3aff" + none + all + "87" + rest + other, false},
+		{"solicitation by a link-local address", ip6 + "3aff" + local + all + "87" + rest + other, false},
+		{"solicitation by another", ip6 + "3aff" + other + all + "87" + rest + own, true},
+		{"router solicitation by another", ip6 + "3aff" + other + all + "85" + rest, true},
+		{"router solicitation by a link-local address", ip6 + "3aff" + local + all + "85" + rest, false},
+		{"router advertisement", ip6 + "3aff" + local + all + "86" + rest, true},
+		{"redirect", ip6 + "3aff" + local + all + "89" + rest, true},
+		{"MLD report", ip6 + "0001" + local + all + "3a00" + mld + "83" + rest, false},
+		{"MLD done", ip6 + "0001" + local + all + "3a00" + mld + "84" + rest, false},
+		{"MLDv2 report", ip6 + "0001" + none + all + "3a00" + mld + "8f" + rest, false},
+		{"MLD query", ip6 + "0001" + local + all + "3a00" + mld + "82" + rest, true},
+		{"advertisement behind hop-by-hop", ip6 + "00ff" + own + all + "3a00" + mld + "88" + rest + other, true},
+		{"advertisement behind long hop-by-hop", ip6 + "00ff" + own + all + "3a01" + mld + "8f" + rest + "88" + rest + other, true},
+		{"UDP behind hop-by-hop", ip6 + "00ff" + own + all + "1100" + mld + "8f" + rest, true},
+		{"advertisement behind options", ip6 + "3cff" + own + all + "3a00" + mld + "88" + rest + other, true},
+		{"advertisement behind a routing header", ip6 + "2bff" + own + all + "3a00" + mld + "88" + rest + other, true},
+		{"first fragment of UDP", ip6 + "2cff" + own + all + "1100 0001 00000001 0000", false},
+		{"first fragment of an echo", ip6 + "2cff" + own + all + "3a00 0001 00000001 80" + rest, false},
+		{"first fragment of an advertisement", ip6 + "2cff" + own + all + "3a00 0001 00000001 88" + rest + other, true},
+		{"whole advertisement in a fragment", ip6 + "2cff" + own + all + "3a00 0000 00000001 88" + rest + other, true},
+		{"first fragment of options", ip6 + "2cff" + own + all + "3c00 0001 00000001 3a00" + mld + "88" + rest, true},
+		{"first fragment of hop-by-hop", ip6 + "2cff" + own + all + "0000 0001 00000001 3a00" + mld + "88" + rest, true},
+		{"later fragment", ip6 + "2cff" + own + all + "3a00 0009 00000001 88" + rest + other, false},
+	}
+	many := []netip.Addr{netip.MustParseAddr("172.31.0.10"), netip.MustParseAddr("fd00:31::10")}
+	for i := range 60 { // more than a conditional jump reaches over
+		many = append(many, netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(i)}))
+	}
+	for _, addrs := range [][]netip.Addr{many[:2], many} {
+		var program []bpf.Instruction
+		for _, i := range guardProgram([6]byte{2, 0, 0, 0, 0, 9}, addrs) {
+			program = append(program, bpf.RawInstruction{Op: i.Code, Jt: i.Jt, Jf: i.Jf, K: i.K}.Disassemble())
+		}
+		vm, err := bpf.NewVM(program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range tests {
+			frame, err := hex.DecodeString(strings.ReplaceAll(tt.frame, " ", ""))
+			if err != nil {
+				t.Fatalf("%s: %v", tt.name, err)
+			}
+			if got, err := vm.Run(frame); err != nil || got != 0 != tt.drop {
+				t.Errorf("%s, %d addresses: result %d, %v, want drop %t", tt.name, len(addrs), got, err, tt.drop)
+			}
+		}
+	}
 }

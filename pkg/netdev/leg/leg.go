@@ -64,7 +64,7 @@ type Leg struct {
 	Addrs  []netip.Prefix
 	Routes []Route
 	// Guard drops at the host end what the leg says of addresses that aren't its
-	// own. A node's leg has none: it answers for LoadBalancer addresses.
+	// own, and by another MAC address than MAC, which it needs. A node's leg has none: it answers for LoadBalancer addresses.
 	Guard bool
 	// Probe asks first whether a machine on the switch has one of the addresses.
 	Probe bool
@@ -119,7 +119,7 @@ func Create(l Leg) (ends Ends, err error) {
 		return Ends{}, fmt.Errorf("set alias of leg %s: %w", l.HostName, err)
 	}
 	if l.Guard {
-		if err := guard(host.Attrs().Index, l.addrs()); err != nil {
+		if err := guard(host.Attrs().Index, l.MAC, l.addrs()); err != nil {
 			return Ends{}, fmt.Errorf("guard leg %s: %w", l.HostName, err)
 		}
 	}
