@@ -197,10 +197,26 @@ func (d *addressDesk) drain(ctx context.Context, r agentapi.Drain) (out agentapi
 	if r.Node != "" && r.Node != d.cfg.NodeName {
 		ctx, cancel := context.WithTimeout(ctx, drainTime+2*time.Second)
 		defer cancel()
-		err := d.ask(ctx, r.Node, drainKind, r, &out)
-		return out, err
+		var answer drainAnswer
+		if err := d.ask(ctx, r.Node, drainKind, r, &answer); err != nil {
+			return out, err
+		}
+		return answer.result(r.Node)
 	}
 	return d.drainSelf(ctx, r.On)
+}
+
+// drainAnswer is what a node answers that was drained by another's word.
+type drainAnswer struct {
+	agentapi.Drained
+	Error string `json:"error,omitempty"` // why it couldn't be
+}
+
+func (a drainAnswer) result(node string) (agentapi.Drained, error) {
+	if a.Error != "" {
+		return a.Drained, fmt.Errorf("%s: %s", node, a.Error)
+	}
+	return a.Drained, nil
 }
 
 // answerDrain drains this node for another one.
@@ -210,11 +226,12 @@ func (d *addressDesk) answerDrain(body []byte) []byte {
 		return nil
 	}
 	out, err := d.drainSelf(context.Background(), r.On)
+	answer := drainAnswer{Drained: out}
 	if err != nil {
-		return nil // which is no answer that can be read
+		answer.Error = err.Error()
 	}
-	answer, _ := json.Marshal(out) // can be encoded
-	return answer
+	raw, _ := json.Marshal(answer) // can be encoded
+	return raw
 }
 
 // drainSelf has the others take this node's addresses, and waits until they have.
