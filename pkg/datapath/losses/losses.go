@@ -89,6 +89,27 @@ func Load(shared map[string]*ebpf.Map, constants map[string]any) (_ *Programs, e
 	return p, nil
 }
 
+// IsCopy tells whether a program in force is a copy that Load made, by its maps.
+// It needs CAP_SYS_ADMIN.
+func IsCopy(info *ebpf.ProgramInfo) (bool, error) {
+	ids, _ := info.MapIDs()
+	for _, id := range ids {
+		m, err := ebpf.NewMapFromID(id)
+		if err != nil {
+			return false, fmt.Errorf("open map %d: %w", id, err)
+		}
+		about, err := m.Info()
+		m.Close()
+		if err != nil {
+			return false, fmt.Errorf("read map %d: %w", id, err)
+		}
+		if about.Name == tableRing {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 func (p *Programs) load(object objects.Object, specs []*ebpf.MapSpec, shared, own map[string]*ebpf.Map, constants map[string]any, cpus int32) error {
 	spec, err := object.Load()
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath/load"
+	"github.com/patchbay-net/patchbay/pkg/datapath/losses"
 	"github.com/patchbay-net/patchbay/pkg/datapath/maps"
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
 )
@@ -252,6 +253,7 @@ func (t *Tracer) copyOf(spec *ebpf.CollectionSpec, name string) (*program, error
 
 // Current returns an error if a program in force isn't the one that would be
 // traced: an agent of another version runs, or none has run since the upgrade.
+// Of a copy in its place, which notes what is dropped, that can't be told.
 func (t *Tracer) Current() error {
 	pins, err := filepath.Glob(filepath.Join(t.dir, "..", "links", "nic-*-in"))
 	if err != nil || len(pins) == 0 {
@@ -277,6 +279,9 @@ func (t *Tracer) Current() error {
 	have, err := p.Info()
 	if err != nil {
 		return fmt.Errorf("read program of %s: %w", pins[0], err)
+	}
+	if watched, err := losses.IsCopy(have); watched || err != nil {
+		return err
 	}
 	spec, err := objects.LoadTcUplink()
 	if err != nil {
