@@ -65,7 +65,7 @@ type Addresses struct {
 	Keeper    *holder.Keeper
 	wire      *wire.Wire
 	sender    *announce.Sender
-	probes    chan question
+	probing   chan struct{} // there are questions
 	relink    chan struct{}
 	changed   chan struct{}
 
@@ -79,6 +79,7 @@ type Addresses struct {
 	groups  map[int][]netip.Addr // joined for, by NIC; the part's own
 	shown   []plan.Wish
 	choices map[netip.Addr]choice
+	probes  []question // to be asked
 	suspect map[string]bool
 	macs    map[[6]byte]bool // of nodes, as the objects have them
 }
@@ -86,7 +87,7 @@ type Addresses struct {
 // New returns addresses that are held already if an earlier agent's are.
 func New(o Options) (*Addresses, error) {
 	a := &Addresses{
-		Options: o, wire: wire.New(o.Port, o.Log), probes: make(chan question, 256), relink: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+		Options: o, wire: wire.New(o.Port, o.Log), probing: make(chan struct{}, 1), relink: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		groups: map[int][]netip.Addr{}, choices: map[netip.Addr]choice{},
 	}
 	a.sender = announce.NewSender(a.wire.Transmit, a.macOf, a.may, o.Log)

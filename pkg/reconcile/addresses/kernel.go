@@ -45,11 +45,10 @@ func (k *kernel) Claim(addr netip.Addr, link int) {
 
 // Probe implements holder.Kernel.
 func (k *kernel) Probe(addr netip.Addr, link int) {
-	select {
-	case k.a.probes <- question{addr, link}:
-	default: // more than that at a time: asked for again
-		go k.a.Keeper.Probed(addr, [6]byte{})
-	}
+	k.a.mu.Lock()
+	k.a.probes = append(k.a.probes, question{addr, link})
+	k.a.mu.Unlock()
+	poke(k.a.probing)
 }
 
 func (a *Addresses) macOf(link int) [6]byte {
@@ -94,25 +93,32 @@ const gather = 2 * time.Millisecond
 // answerProbes asks the network until ctx ends.
 func (a *Addresses) answerProbes(ctx context.Context) error {
 	for {
-		byLink := map[int][]netip.Addr{}
 		select {
 		case <-ctx.Done():
 			return nil
-		case q := <-a.probes:
-			byLink[q.link] = append(byLink[q.link], q.addr)
+		case <-a.probing:
 		}
-		for wait := time.After(gather); wait != nil; {
-			select {
-			case <-wait:
-				wait = nil
-			case q := <-a.probes:
-				byLink[q.link] = append(byLink[q.link], q.addr)
-			}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(gather):
 		}
-		for link, addrs := range byLink {
+		for link, addrs := range a.questions() {
 			go a.ask(ctx, link, addrs)
 		}
 	}
+}
+
+// questions takes those that wait, by NIC.
+func (a *Addresses) questions() map[int][]netip.Addr {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	byLink := map[int][]netip.Addr{}
+	for _, q := range a.probes {
+		byLink[q.link] = append(byLink[q.link], q.addr)
+	}
+	a.probes = nil
+	return byLink
 }
 
 // ask asks for addresses on a NIC and tells the keeper what answered. That the
@@ -123,17 +129,37 @@ func (a *Addresses) ask(ctx context.Context, link int, addrs []netip.Addr) {
 		return
 	}
 	a.Note("agent/takeover probe", err)
+	a.judge(addrs, found, a.Keeper.Probed, func(mac [6]byte) bool { return a.strange(ctx, link, mac) })
+}
+
+// judge tells what was found: first of the addresses that nobody has, as it takes
+// its time to know a stranger. Each one is looked at once.
+func (a *Addresses) judge(addrs []netip.Addr, found map[netip.Addr][6]byte, tell func(netip.Addr, [6]byte), strange func(mac [6]byte) bool) {
+	var doubtful []netip.Addr
 	for _, addr := range addrs {
-		a.Keeper.Probed(addr, a.stranger(ctx, link, found[addr]))
+		if mac := found[addr]; mac != ([6]byte{}) && !a.nodeHas(mac) {
+			doubtful = append(doubtful, addr)
+			continue
+		}
+		tell(addr, [6]byte{})
+	}
+	known := map[[6]byte]bool{}
+	for _, addr := range doubtful {
+		mac := found[addr]
+		is, ok := known[mac]
+		if !ok {
+			is = strange(mac)
+			known[mac] = is
+		}
+		if !is {
+			mac = [6]byte{}
+		}
+		tell(addr, mac)
 	}
 }
 
-// stranger returns the MAC if it is no node's, nor that of a router that answers
-// for everything.
-func (a *Addresses) stranger(ctx context.Context, link int, mac [6]byte) [6]byte {
-	if mac == ([6]byte{}) || a.nodeHas(mac) {
-		return [6]byte{}
-	}
+// strange tells whether a MAC isn't that of a router that answers for everything.
+func (a *Addresses) strange(ctx context.Context, link int, mac [6]byte) bool {
 	a.mu.Lock()
 	i := slices.IndexFunc(a.nics, func(n nic.NIC) bool { return n.Index == link })
 	var subnets []netip.Prefix
@@ -141,12 +167,11 @@ func (a *Addresses) stranger(ctx context.Context, link int, mac [6]byte) [6]byte
 		subnets = a.nics[i].Addrs
 	}
 	a.mu.Unlock()
-	if a.Proxied != nil {
-		if all, err := a.Proxied(ctx, link, subnets, mac); err == nil && all {
-			return [6]byte{}
-		}
+	if a.Proxied == nil {
+		return true
 	}
-	return mac
+	all, err := a.Proxied(ctx, link, subnets, mac)
+	return err != nil || !all
 }
 
 // nodeHas tells whether a MAC is a node's, as the nodes or the objects say.
