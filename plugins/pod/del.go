@@ -21,7 +21,8 @@ const (
 )
 
 // del is the verb DEL. It goes on after an error, so that as much as possible
-// is gone, and may be called any number of times.
+// is gone, and may be called any number of times: the interface goes by its name,
+// also if the leases can't be read. A lease outlives what has its address.
 func del(args *cni.Args) error {
 	c, err := parse(args, lenient)
 	if err != nil {
@@ -32,18 +33,13 @@ func del(args *cni.Args) error {
 		return err
 	}
 	leases := c.legStore(source)
-	of, err := leases.OfContainer(c.key.ContainerID)
-	if err != nil {
-		return err
+	of, errLeases := leases.OfContainer(c.key.ContainerID)
+	has, errFind := c.primary(source, of)
+	errs := errors.Join(errLeases, errFind, c.delLegs(leases, of))
+	if err := c.detach(has); err != nil {
+		return errors.Join(errs, err)
 	}
-	has, err := c.primary(source, of)
-	if err != nil {
-		return err
-	}
-	errLegs := c.delLegs(leases, of)
-	removed, err := c.detach(has)
-	// The lease ends while the agent removes the link: the address rests anyway.
-	return errors.Join(errLegs, err, source.del(), removed())
+	return errors.Join(errs, source.del())
 }
 
 // primary is what is known of the interface: by its lease, if that can be read.
@@ -56,31 +52,28 @@ func (c *conf) primary(source addresses, of []store.Lease) (leased, error) {
 	return source.find()
 }
 
-// detach takes the interface away: the agent's entries, then the link. What it
-// returns waits until that is gone.
-func (c *conf) detach(has leased) (removed func() error, err error) {
-	removed = func() error { return nil }
+// detach takes the interface away: the agent's entries, then the link. It returns
+// once that is gone.
+func (c *conf) detach(has leased) error {
 	name := c.key.Link()
 	index, _, err := podlink.Index(name)
 	if err != nil {
-		return removed, err
+		return err
 	}
 	if err := c.forget(index, has); err != nil {
 		// The agent reconciles when it is back: an endpoint without a link is none.
 		note(err)
-		return removed, podlink.Remove(name)
+		return podlink.Remove(name)
 	}
 	if index == 0 {
-		return removed, nil
-	}
-	return func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), removalTimeout)
-		defer cancel()
-		if err := podlink.AwaitRemoval(ctx, name); err != nil {
-			return podlink.Remove(name)
-		}
 		return nil
-	}, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), removalTimeout)
+	defer cancel()
+	if err := podlink.AwaitRemoval(ctx, name); err != nil {
+		return podlink.Remove(name)
+	}
+	return nil
 }
 
 // forget tells the agent that the attachment ends. The agent takes its entries

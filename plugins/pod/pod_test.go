@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -227,6 +228,61 @@ func TestDelWithoutAgent(t *testing.T) {
 	if out, err := pod.TryExec("ip", "link", "show", "eth0"); err == nil {
 		t.Errorf("after DEL the pod has %s", out)
 	}
+}
+
+// TestDelWithoutLeases ends a pod while the leases can't be read: DEL fails, but
+// the interface is gone, and the next DEL ends the lease.
+func TestDelWithoutLeases(t *testing.T) {
+	l := newLab(t)
+	conf := cnilab.Attachment("c1", netlab.New(t))
+	if _, err := l.Add(t.Context(), conf); err != nil {
+		t.Fatal(err)
+	}
+	path, away := l.store.Path(), filepath.Join(t.TempDir(), "away")
+	if err := errors.Join(os.Rename(path, away), os.Mkdir(path, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Del(t.Context(), conf); err == nil {
+		t.Error("DEL without the leases: no error")
+	}
+	if n, e := l.links(t), l.endpoints(); n != 0 || e != 0 {
+		t.Errorf("%d links and %d endpoints are left", n, e)
+	}
+	if err := errors.Join(os.Remove(path), os.Rename(away, path)); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(l.contents(t).Leases); n != 1 {
+		t.Errorf("%d leases, want the pod's", n)
+	}
+	if err := l.Del(t.Context(), conf); err != nil {
+		t.Errorf("DEL again: %v", err)
+	}
+	l.checkClean(t)
+}
+
+// TestDelKeepsLeaseWithLink can't remove the link, as it is one that the kernel
+// keeps: the lease stays, too.
+func TestDelKeepsLeaseWithLink(t *testing.T) {
+	l := newLab(t)
+	conf := cnilab.Attachment("c1", netlab.New(t))
+	if _, err := l.Add(t.Context(), conf); err != nil {
+		t.Fatal(err)
+	}
+	name := store.Key{ContainerID: "c1", IfName: "eth0"}.Link()
+	l.Node.Exec(t, "ip", "link", "del", name)
+	l.Node.Exec(t, "ip", "link", "set", "lo", "down")
+	l.Node.Exec(t, "ip", "link", "set", "lo", "name", name)
+	if err := l.Del(t.Context(), conf); err == nil {
+		t.Error("DEL with a link that stays: no error")
+	}
+	if n := len(l.contents(t).Leases); n != 1 {
+		t.Errorf("%d leases, want the pod's", n)
+	}
+	l.Node.Exec(t, "ip", "link", "set", name, "name", "lo")
+	if err := l.Del(t.Context(), conf); err != nil {
+		t.Errorf("DEL again: %v", err)
+	}
+	l.checkClean(t)
 }
 
 // TestDelByKey checks that DEL frees what container and interface have now,
