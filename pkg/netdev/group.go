@@ -42,7 +42,8 @@ func SyncGroups(link int, addrs []netip.Addr) error {
 	}
 	for group := range want {
 		join := &netlink.Addr{IPNet: toIPNet(netip.PrefixFrom(group, 128)), Flags: unix.IFA_F_MCAUTOJOIN}
-		if err := netlink.AddrAdd(device, join); err != nil && !errors.Is(err, unix.EEXIST) {
+		// In use: joined already, by an address that went with the link's last down.
+		if err := netlink.AddrAdd(device, join); err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EADDRINUSE) {
 			errs = append(errs, fmt.Errorf("join %s on link %d: %w", group, link, err))
 		}
 	}

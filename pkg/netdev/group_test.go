@@ -34,5 +34,15 @@ func TestSyncGroups(t *testing.T) {
 				t.Errorf("groups for %v, want %s and not %s:\n%s", step.addrs, step.has, step.not, got)
 			}
 		}
+		for range 2 { // the group outlives the address that a down takes away
+			if err := SyncGroups(link, []netip.Addr{one}); err != nil {
+				t.Error(err)
+			}
+			if got := groups(); !strings.Contains(got, "ff02::1:ffaa:1234") {
+				t.Errorf("groups:\n%s", got)
+			}
+			here.Down(t, "eth0")
+			here.Up(t, "eth0")
+		}
 	})
 }

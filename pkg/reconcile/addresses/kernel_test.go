@@ -7,9 +7,15 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/patchbay-net/patchbay/pkg/announce"
 	"github.com/patchbay-net/patchbay/pkg/datapath"
+	"github.com/patchbay-net/patchbay/pkg/netdev"
+	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
+	"github.com/patchbay-net/patchbay/test/netlab"
 )
 
 func quiet(t *testing.T) *Addresses {
@@ -49,4 +55,24 @@ func TestManyProbes(t *testing.T) {
 	if len(asked[1]) != 1500 || len(asked[2]) != 1500 || len(a.questions()) != 0 {
 		t.Errorf("%d and %d questions, want 1500 each, once", len(asked[1]), len(asked[2]))
 	}
+}
+
+// TestSyncGroups: a NIC that can't join keeps none of the others from it.
+func TestSyncGroups(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		here := netlab.Open(t, "/proc/self/ns/net")
+		netlab.Wire(t, here, "eth0", netlab.New(t), "eth0")
+		gone := nic.NIC{Role: nic.External, Link: netdev.Link{Index: 9999, Carrier: true, Addrs: []netip.Prefix{netip.MustParsePrefix("fd00:1::1/64")}}}
+		eth0 := nic.NIC{Role: nic.External, Link: netdev.Link{Index: here.Index(t, "eth0"), Carrier: true, Addrs: []netip.Prefix{netip.MustParsePrefix("fd00:2::1/64")}}}
+		var wishes []plan.Wish
+		for _, addr := range []string{"fd00:1::aa:1234", "fd00:2::bb:5678"} {
+			wishes = append(wishes, plan.Wish{Request: announce.Request{Addr: netip.MustParseAddr(addr)}})
+		}
+		if err := quiet(t).syncGroups([]nic.NIC{gone, eth0}, wishes); err == nil {
+			t.Error("no word of the NIC that is gone")
+		}
+		if out := here.Exec(t, "ip", "maddress", "show", "dev", "eth0"); !strings.Contains(out, "ff02::1:ffbb:5678") {
+			t.Errorf("groups:\n%s", out)
+		}
+	})
 }

@@ -4,6 +4,7 @@ package addresses
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -118,6 +119,7 @@ func (a *Addresses) syncGroups(nics []nic.NIC, wishes []plan.Wish) error {
 			byLink[on.Index] = append(byLink[on.Index], wishes[i].Addr)
 		}
 	}
+	var errs []error
 	for _, n := range nics {
 		had, known := a.groups[n.Index]
 		addrs := byLink[n.Index]
@@ -125,11 +127,12 @@ func (a *Addresses) syncGroups(nics []nic.NIC, wishes []plan.Wish) error {
 			continue
 		}
 		if err := netdev.SyncGroups(n.Index, addrs); err != nil {
-			return err
+			errs = append(errs, err)
+			continue
 		}
 		a.groups[n.Index] = addrs
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // plan is the keeper's: for each address who can have it, and who should.
