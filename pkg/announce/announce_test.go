@@ -5,7 +5,9 @@ package announce
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -94,6 +96,52 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// TestOrderIsChoose: whatever the nodes are like, the order is what Choose would
+// pick, one after the other.
+func TestOrderIsChoose(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	names := []string{"a", "b", "c", "d", "e"}
+	some := func() []string {
+		return slices.DeleteFunc(slices.Clone(names), func(string) bool { return r.IntN(3) > 0 })
+	}
+	for i := range 2000 {
+		req, members := Request{Addr: addrN(i), Preferred: some()}, alive{}
+		if r.IntN(2) == 0 {
+			req.Local = append([]string{}, some()...)
+		}
+		if r.IntN(4) == 0 {
+			req.Selects = func(l map[string]string) bool { return l != nil }
+		}
+		r.Shuffle(len(req.Preferred), func(i, j int) {
+			req.Preferred[i], req.Preferred[j] = req.Preferred[j], req.Preferred[i]
+		})
+		var nodes []Node
+		for _, name := range names {
+			n := Node{Name: name, Excluded: r.IntN(3) == 0}
+			if r.IntN(4) == 0 {
+				n.Subnets = []netip.Prefix{}
+			}
+			if r.IntN(2) == 0 {
+				n.Labels = map[string]string{}
+			}
+			members[name] = r.IntN(3) > 0
+			nodes = append(nodes, n)
+		}
+		var want []string
+		for left := nodes; ; {
+			owner := Choose(req, left, members).Owner
+			if owner == "" || len(want) > 0 && !members.Alive(owner) {
+				break
+			}
+			want = append(want, owner)
+			left = filter(left, func(n Node) bool { return n.Name != owner })
+		}
+		if got := Order(req, nodes, members); !slices.Equal(got, want) {
+			t.Fatalf("%+v among %+v, alive %v: order %v, want %v", req, nodes, members, got, want)
+		}
+	}
+}
+
 func TestSender(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sent, asleep := map[int]int{}, false
@@ -101,7 +149,13 @@ func TestSender(t *testing.T) {
 			sent[link] += len(frames)
 			return nil
 		}
-		s := NewSender(send, func(int) [6]byte { return [6]byte{2} }, func(Claim) bool { return !asleep }, slog.New(slog.DiscardHandler))
+		may := func(due []Claim) []Claim {
+			if asleep {
+				return nil
+			}
+			return due
+		}
+		s := NewSender(send, func(int) [6]byte { return [6]byte{2} }, may, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()
@@ -142,7 +196,7 @@ func TestSenderMAC(t *testing.T) {
 			told = append(told, [6]byte(frames[0][6:12]))
 			return nil
 		}
-		s := NewSender(send, func(int) [6]byte { return mac }, func(Claim) bool { return true }, slog.New(slog.DiscardHandler))
+		s := NewSender(send, func(int) [6]byte { return mac }, func(due []Claim) []Claim { return due }, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		defer func() { cancel(); synctest.Wait() }()
 		go s.Run(ctx)

@@ -4,11 +4,19 @@ package announce
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"net/netip"
 	"slices"
 	"strings"
 )
+
+// score is a node's in the rendezvous hash for addr; the highest wins, and of
+// equal ones the first name's.
+func score(addr netip.Addr, node string) [sha256.Size]byte {
+	a := addr.As16()
+	return sha256.Sum256(append(a[:], node...))
+}
 
 // Owner chooses one of the candidates for addr by rendezvous hash: every node
 // chooses the same without talking, and when a candidate comes or goes only the
@@ -17,10 +25,9 @@ func Owner(addr netip.Addr, candidates []string) string {
 	var owner string
 	var best [sha256.Size]byte
 	for _, name := range candidates {
-		a := addr.As16()
-		score := sha256.Sum256(append(a[:], name...))
-		if c := bytes.Compare(score[:], best[:]); owner == "" || c > 0 || c == 0 && name < owner {
-			owner, best = name, score
+		got := score(addr, name)
+		if c := bytes.Compare(got[:], best[:]); owner == "" || c > 0 || c == 0 && name < owner {
+			owner, best = name, got
 		}
 	}
 	return owner
@@ -107,15 +114,46 @@ func Choose(req Request, nodes []Node, members Members) Choice {
 // Order lists the nodes that Choose would pick, one after the other if each
 // were gone.
 func Order(req Request, nodes []Node, members Members) []string {
-	var order []string
-	for left := nodes; ; {
-		owner := Choose(req, left, members).Owner
-		if owner == "" || len(order) > 0 && !members.Alive(owner) {
-			return order
+	var ranks []rank
+	for _, n := range nodes {
+		if n.reaches(req.Addr) && (req.Selects == nil || req.Selects(n.Labels)) {
+			ranks = append(ranks, rankOf(req, n, members))
 		}
-		order = append(order, owner)
-		left = filter(left, func(n Node) bool { return n.Name != owner })
 	}
+	slices.SortFunc(ranks, rank.compare)
+	var order []string
+	for i, r := range ranks {
+		if i > 0 && r.conditions[0] != 0 {
+			break // nobody waits for one that isn't alive
+		}
+		order = append(order, r.name)
+	}
+	return order
+}
+
+// rank is where a node stands in an order: by each condition of Choose in turn,
+// as a condition is set aside only when no node is left that meets it.
+type rank struct {
+	name       string
+	conditions [4]int // 0 is best: alive, not excluded, local, preferred
+	score      [sha256.Size]byte
+}
+
+func rankOf(req Request, n Node, members Members) rank {
+	r := rank{name: n.Name, score: score(req.Addr, n.Name)}
+	for i, unmet := range [...]bool{!members.Alive(n.Name), n.Excluded, req.Local != nil && !slices.Contains(req.Local, n.Name)} {
+		if unmet {
+			r.conditions[i] = 1
+		}
+	}
+	if r.conditions[3] = slices.Index(req.Preferred, n.Name); r.conditions[3] < 0 {
+		r.conditions[3] = len(req.Preferred)
+	}
+	return r
+}
+
+func (r rank) compare(o rank) int {
+	return cmp.Or(slices.Compare(r.conditions[:], o.conditions[:]), bytes.Compare(o.score[:], r.score[:]), strings.Compare(r.name, o.name))
 }
 
 // reaches tells whether the node has an external NIC on the address's network.

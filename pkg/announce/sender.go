@@ -35,7 +35,7 @@ type Sender struct {
 	log  *slog.Logger
 	send func(link int, frames [][]byte) error
 	mac  func(link int) [6]byte
-	may  func(Claim) bool
+	may  func([]Claim) []Claim
 	wake chan struct{}
 
 	mu     sync.Mutex
@@ -49,10 +49,10 @@ type claim struct {
 }
 
 // NewSender returns a sender. Claims name the MAC that the NIC has when they are
-// told, zero: it isn't known yet. Those that are repeated are told only if may
-// says so at that moment: this process may have been asleep, and the address
+// told, zero: it isn't known yet. Of those that are repeated only what may leaves
+// at that moment is told: this process may have been asleep, and the address
 // elsewhere.
-func NewSender(send func(link int, frames [][]byte) error, mac func(link int) [6]byte, may func(Claim) bool, log *slog.Logger) *Sender {
+func NewSender(send func(link int, frames [][]byte) error, mac func(link int) [6]byte, may func([]Claim) []Claim, log *slog.Logger) *Sender {
 	return &Sender{log: log, send: send, mac: mac, may: may, wake: make(chan struct{}, 1), claims: make(map[netip.Addr]*claim)}
 }
 
@@ -121,7 +121,9 @@ func (s *Sender) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		due, next := s.due(time.Now())
-		s.tell(slices.DeleteFunc(due, func(c Claim) bool { return !s.may(c) })...)
+		if len(due) > 0 {
+			s.tell(s.may(due)...)
+		}
 		if !next.IsZero() {
 			timer.Reset(time.Until(next))
 		}

@@ -193,8 +193,9 @@ func (a *Addresses) relinkNow() error {
 	a.mu.Unlock()
 	err = a.wire.Set(wanted)
 	a.Heartbeat.SetLinks(wanted)
-	for _, c := range a.Held() {
-		if moved[c.Link] && a.may(c) {
+	stale := slices.DeleteFunc(a.Held(), func(c announce.Claim) bool { return !moved[c.Link] })
+	if len(stale) > 0 {
+		for _, c := range a.may(stale) {
 			a.sender.Claim(c)
 		}
 	}

@@ -75,10 +75,10 @@ func (a *Addresses) entries() (map[netip.Addr]int, error) {
 	return out, nil
 }
 
-// may tells whether a claim is still true.
-func (a *Addresses) may(c announce.Claim) bool {
+// may returns the claims that are still true.
+func (a *Addresses) may(claims []announce.Claim) []announce.Claim {
 	entries, err := a.entries()
-	return err == nil && entries[c.Addr] != 0 && a.Keeper.May(c.Addr)
+	return slices.DeleteFunc(claims, func(c announce.Claim) bool { return err != nil || entries[c.Addr] == 0 || !a.Keeper.May(c.Addr) })
 }
 
 // question is an address that is asked for before it is taken over.
