@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package flock takes file locks with a limit to the wait. Who waits is queued
-// by the kernel, nobody polls; and a process that ends, however it ends, gives
+// Package flock takes file locks with a limit to the wait, and in order. Who waits
+// is queued by the kernel, nobody polls; and a process that ends, however it ends, gives
 // back its locks.
 package flock
 
@@ -25,9 +25,28 @@ const (
 // ErrTimeout is matched by Take's error if others held the lock all the time.
 var ErrTimeout = errors.New("locked by others")
 
-// Take makes the file if it isn't there and locks it, waiting for others in
-// their order. Closing the file gives the lock back.
+// turnSuffix ends the name of the file that is the turnstile before a lock.
+const turnSuffix = ".turn"
+
+// Take makes the file if it isn't there and locks it, waiting for others. Closing
+// the file gives the lock back.
+//
+// The kernel lets a new shared lock pass an exclusive one that waits. So everybody
+// goes through a turnstile first, a lock on a file of its own, and stands in it
+// until the lock is had: behind an exclusive one that waits nobody gets by.
 func Take(path string, mode Mode, wait time.Duration) (*os.File, error) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	turn, err := take(path+turnSuffix, Exclusive, wait, timer.C)
+	if err != nil {
+		return nil, err
+	}
+	defer turn.Close()
+	return take(path, mode, wait, timer.C)
+}
+
+// take locks one file.
+func take(path string, mode Mode, wait time.Duration, over <-chan time.Time) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
@@ -35,7 +54,7 @@ func Take(path string, mode Mode, wait time.Duration) (*os.File, error) {
 	fd := int(file.Fd())
 	err = syscall.Flock(fd, int(mode)|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return queue(file, mode, wait)
+		return queue(file, mode, wait, over)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), file.Close())
@@ -44,19 +63,18 @@ func Take(path string, mode Mode, wait time.Duration) (*os.File, error) {
 }
 
 // queue waits for the lock on a thread of its own. After the time limit that
-// thread goes on waiting, and gives the lock back when it gets it.
-func queue(file *os.File, mode Mode, wait time.Duration) (*os.File, error) {
+// thread goes on waiting, and gives the lock back when it gets it; it keeps nobody
+// at the turnstile.
+func queue(file *os.File, mode Mode, wait time.Duration, over <-chan time.Time) (*os.File, error) {
 	locked := make(chan error, 1)
 	go func() { locked <- flock(int(file.Fd()), mode) }()
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
 	select {
 	case err := <-locked:
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("lock %s: %w", file.Name(), err), file.Close())
 		}
 		return file, nil
-	case <-timer.C:
+	case <-over:
 		go func() { locked <- errors.Join(<-locked, file.Close()) }() // nobody is left to be told
 		return nil, fmt.Errorf("lock %s: %w for %s", file.Name(), ErrTimeout, wait)
 	}

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func take(t *testing.T, path string, mode Mode) *os.File {
+func mustTake(t *testing.T, path string, mode Mode) *os.File {
 	t.Helper()
 	file, err := Take(path, mode, time.Minute)
 	if err != nil {
@@ -22,7 +22,7 @@ func take(t *testing.T, path string, mode Mode) *os.File {
 func TestTake(t *testing.T) {
 	const moment = 10 * time.Millisecond
 	path := filepath.Join(t.TempDir(), "lock")
-	first, second := take(t, path, Shared), take(t, path, Shared)
+	first, second := mustTake(t, path, Shared), mustTake(t, path, Shared)
 	if _, err := Take(path, Exclusive, moment); !errors.Is(err, ErrTimeout) {
 		t.Errorf("exclusive beside shared: %v, want ErrTimeout", err)
 	}
@@ -43,7 +43,49 @@ func TestTake(t *testing.T) {
 		}
 	}
 	alone.Close()
-	take(t, path, Exclusive).Close()
+	mustTake(t, path, Exclusive).Close()
+}
+
+// TestExclusiveGetsItsTurn has shared locks follow each other without a gap: one
+// that comes after the exclusive one waits behind it, until that gives up.
+func TestExclusiveGetsItsTurn(t *testing.T) {
+	const moment = 10 * time.Millisecond
+	path := filepath.Join(t.TempDir(), "lock")
+	first := mustTake(t, path, Shared)
+	waited := make(chan *os.File, 1)
+	go func() { waited <- mustTake(t, path, Exclusive) }()
+	for { // until the exclusive one stands in the turnstile
+		next, err := Take(path, Shared, moment)
+		if errors.Is(err, ErrTimeout) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.Close()
+		first = next
+	}
+	first.Close()
+	(<-waited).Close()
+
+	first = mustTake(t, path, Shared)
+	if _, err := Take(path, Exclusive, moment); !errors.Is(err, ErrTimeout) {
+		t.Errorf("exclusive beside shared: %v, want ErrTimeout", err)
+	}
+	mustTake(t, path, Shared).Close() // who gave up stops nobody
+	first.Close()
+	mustTake(t, path, Exclusive).Close()
+}
+
+func BenchmarkTake(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "lock")
+	for b.Loop() {
+		file, err := Take(path, Shared, time.Minute)
+		if err != nil {
+			b.Fatal(err)
+		}
+		file.Close()
+	}
 }
 
 func TestTakeNowhere(t *testing.T) {
