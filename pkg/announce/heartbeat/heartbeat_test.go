@@ -283,6 +283,21 @@ func TestLongSilent(t *testing.T) {
 	})
 }
 
+// TestAnotherAnswers: whoever has taken the address of a dead node isn't it.
+func TestAnotherAnswers(t *testing.T) {
+	lab(t, func(t *testing.T, a *air, n []*testNode) {
+		n[0].done()
+		a.set(func() { n[0].frozen, a.stopped["a"] = true, true })
+		for range 10 {
+			time.Sleep(Interval)
+			n[1].Answered(2, addr(2, 1), [6]byte{2, 9})
+		}
+		check(t, "another MAC", n[1], "a", func(p Peer) bool { return p.Node == Dead && p.Answers == nil })
+		n[1].Answered(2, addr(2, 1), n[0].link(2).MAC)
+		check(t, "its own", n[1], "a", func(p Peer) bool { return p.Node == Alive && slices.Equal(p.Answers, []int{2}) })
+	})
+}
+
 // TestStoodStill: who was stopped himself doesn't take the others for dead.
 func TestStoodStill(t *testing.T) {
 	lab(t, func(t *testing.T, a *air, n []*testNode) {
@@ -331,6 +346,25 @@ func TestPlayedBack(t *testing.T) {
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
+		// An address that the recording names, while the peer is known by none.
+		pairs := func() string {
+			n[1].mu.Lock()
+			defer n[1].mu.Unlock()
+			return fmt.Sprint(n[1].peers["a"].pairs[2].remote)
+		}
+		was := pairs()
+		n[1].mu.Lock()
+		n[1].peers["a"].retired = append(n[1].peers["a"].retired, n[0].life)
+		n[1].peers["a"].pairs[2].remote = netip.AddrPortFrom(addr(2, 99), 7474)
+		n[1].mu.Unlock()
+		play(n[1])
+		if got := pairs(); got != "10.0.2.99:7474" || was == got {
+			t.Errorf("its address is %s, learnt from what wasn't accepted", got)
+		}
+		n[1].mu.Lock()
+		n[1].peers["a"].retired = nil
+		n[1].peers["a"].pairs[2].remote = netip.MustParseAddrPort(was)
+		n[1].mu.Unlock()
 		play(n[1])
 		check(t, "played back", n[1], "a", func(p Peer) bool { return !p.Agent })
 		check(t, "the others stay", n[1], "c", onBoth)

@@ -40,7 +40,7 @@ func (h *Heartbeat) receive(link int, from netip.AddrPort, to netip.Addr, packet
 	}
 	pr, ok := p.pairs[link]
 	if !ok || !pr.alive && pr.remote.Addr() != from.Addr().Unmap() {
-		if pr = h.learn(p, link, from, now); pr == nil {
+		if pr = h.unknown(link, from, now); pr == nil {
 			return false, nil
 		}
 	}
@@ -48,6 +48,7 @@ func (h *Heartbeat) receive(link int, from netip.AddrPort, to netip.Addr, packet
 		h.greet(p, pr, head, now)
 		return false, nil
 	}
+	p.pairs[link] = pr // learnt, if it was unknown
 	if !pr.numbers.first(head.number) {
 		return false, nil
 	}
@@ -115,24 +116,25 @@ func (h *Heartbeat) digest(p *peer, pr *pair, head header, body []byte, now time
 	return true
 }
 
-// learn makes a pair for a peer whose address by this NIC wasn't known.
-func (h *Heartbeat) learn(p *peer, link int, from netip.AddrPort, now time.Time) *pair {
+// unknown makes a pair for a peer whose address by this NIC wasn't known. It is
+// the peer's only once that has been accepted: what is played back moves nothing.
+func (h *Heartbeat) unknown(link int, from netip.AddrPort, now time.Time) *pair {
 	for i := range h.links {
 		if l := &h.links[i]; l.Index == link {
 			from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-			p.wire(l, from, l.reaches(from.Addr()), now)
-			return p.pairs[link]
+			return &pair{link: l, remote: from, onLink: l.reaches(from.Addr()), silent: now}
 		}
 	}
 	return nil
 }
 
-// Answered takes in that the kernel with addr has answered on a NIC.
+// Answered takes in that the kernel with addr has answered on a NIC: with a MAC
+// of the node's, where those are known.
 func (h *Heartbeat) Answered(link int, addr netip.Addr, mac [6]byte) {
 	h.mu.Lock()
 	now, news, node := h.Now(), false, false
 	for _, p := range h.peers {
-		if pr, ok := p.pairs[link]; ok && pr.remote.Addr() == addr && pr.onLink {
+		if pr, ok := p.pairs[link]; ok && pr.remote.Addr() == addr && pr.onLink && (p.mac(addr) == [6]byte{} || p.has(mac)) {
 			news = news || now.Sub(pr.answered) >= pr.fresh()
 			pr.answered, node = now, true
 		}
