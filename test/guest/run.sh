@@ -24,6 +24,6 @@ go build -o "$dir/bin/" ./cmd/patchbay ./cmd/patchbayd ./test/site/runtime
 go test -c -o "$dir/failover.test" ./test/failover
 for name in patchbay-vswitch patchbay-ipam; do ln -s patchbay "$dir/bin/$name"; done
 for name in patchbay-controller patchbayctl; do ln -s patchbayd "$dir/bin/$name"; done
-PATCHBAY_GUEST=1 PATCHBAY_BIN="$dir/bin" "$dir/guest" -timeout 280s -memory 4096 6.12 \
+PATCHBAY_GUEST=1 PATCHBAY_BIN="$dir/bin" "$dir/guest" -timeout 400s -memory 4096 6.12 \
 	"$dir/failover.test" -test.v -test.run TestWallClock || failed=1
 exit $failed

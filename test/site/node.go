@@ -83,7 +83,11 @@ func (n *Node) StartController() *netlab.Process {
 // WaitReady waits until the agent has told the runtime of the network.
 func (n *Node) WaitReady() {
 	n.site.tb.Helper()
-	netlab.WaitFor(n.site.tb, 30*time.Second, "the agent of "+n.Name, func() error {
+	wait := 30 * time.Second
+	if os.Getenv("PATCHBAY_GUEST") != "" {
+		wait *= 6 // programs load slowly on an emulated processor
+	}
+	netlab.WaitFor(n.site.tb, wait, "the agent of "+n.Name, func() error {
 		_, err := os.Stat(n.Path(podConf))
 		return err
 	})
