@@ -3,9 +3,11 @@
 package netdev
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/patchbay-net/patchbay/test/netlab"
 )
@@ -41,6 +43,14 @@ func TestSyncGroups(t *testing.T) {
 			if got := groups(); !strings.Contains(got, "ff02::1:ffaa:1234") {
 				t.Errorf("groups:\n%s", got)
 			}
+			// Down right after up, before the kernel has looked for duplicates, it leaves
+			// the group once for the address and once for the membership that stays.
+			netlab.WaitFor(t, 5*time.Second, "no address is tentative", func() error {
+				if out := here.Exec(t, "ip", "-6", "address", "show", "dev", "eth0", "tentative"); out != "" {
+					return errors.New(out)
+				}
+				return nil
+			})
 			here.Down(t, "eth0")
 			here.Up(t, "eth0")
 		}
