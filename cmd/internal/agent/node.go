@@ -68,11 +68,11 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	counters := metrics.New(r)
 	addrs.attach(r, counters)
 	counters.Watch(pods.Blocks)
+	counters.WatchFlows(dp.Flows)
 	searches.Wake, searches.Conflict = func() { r.Wake(search.PartName) }, counters.Conflict
 	health := func() monitor.Health { return healthOf(r, counters) }
 	checks := monitor.NewChecks(func() bool { return health().Healthy() }, log)
 	r.OnServices, r.Meter = checks.Set, counters
-
 	listener, err := agentapi.Listen(cfg.Paths.AgentSocket())
 	if err != nil {
 		return err
