@@ -65,7 +65,7 @@ func (p *planner) freeBlock(r Range, never []ipam.Range) (netip.Prefix, bool) {
 // freeAddr returns the lowest address of a range that is nobody's.
 func (p *planner) freeAddr(r ipam.Range, never []ipam.Range) (netip.Addr, bool) {
 	for at := r.First; r.Contains(at); {
-		next := at
+		var next netip.Addr
 		if i := slices.IndexFunc(never, func(o ipam.Range) bool { return o.Contains(at) }); i >= 0 {
 			next = never[i].Last
 		} else if i := slices.IndexFunc(p.taken, func(t netip.Prefix) bool { return t.Contains(at) }); i >= 0 {

@@ -28,7 +28,7 @@ func TestRoutes(t *testing.T) {
 		a := raise(t)
 		a.serveAll(t)
 		ways := a.Watch()
-		na, nb := a.Nodes[0], a.Nodes[1]
+		na := a.Nodes[0]
 		camera := func(what string) {
 			t.Helper()
 			for _, n := range a.Nodes {
@@ -61,7 +61,7 @@ func TestRoutes(t *testing.T) {
 		})
 		camera("after removal and flap")
 
-		nb = a.reboot(t, 1)
+		nb := a.reboot(t, 1)
 		a.awaitRoute(t, nb, 5*time.Second)
 		camera("after a reboot")
 

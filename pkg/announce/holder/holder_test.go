@@ -61,8 +61,6 @@ func (o *observer) watch(d time.Duration) error {
 	return nil
 }
 
-func (o *observer) reset() { clear(o.none); clear(o.two) }
-
 func observe(w *world) *observer {
 	return &observer{w: w, two: map[string]time.Duration{}, none: map[string]time.Duration{}}
 }

@@ -101,8 +101,8 @@ func TestSCTPChecksum(t *testing.T) {
 		if len(data) > 0 {
 			data[0] = packet.DataChunk
 		}
-		in, out := packet.SCTP{Src: uint16(1024 + random.IntN(60000)), Dst: 81, Tag: random.Uint32() | 1}, packet.SCTP{}
-		out = in
+		in := packet.SCTP{Src: uint16(1024 + random.IntN(60000)), Dst: 81, Tag: random.Uint32() | 1}
+		out := in
 		out.Dst = 8080
 		for _, c := range []struct{ in, out []byte }{
 			{packet.Build(fromA, packet.IPv4{Src: podA, Dst: clusIP}, in, data), packet.Build(toA2, packet.IPv4{Src: podA, Dst: podA2}, out, data)},

@@ -193,9 +193,9 @@ const toIngress = 1 // BPF_F_INGRESS
 
 // sent goes on where the program has redirected the packet to.
 func (w *walker) sent(in input, out output) error {
-	link, cfg := int(out.sent.Link), objects.MapConfig{}
-	var err error
-	if cfg, err = w.config(); err != nil {
+	link := int(out.sent.Link)
+	cfg, err := w.config()
+	if err != nil {
 		return err
 	}
 	end := End{Kind: EndWire, Link: link, Frame: out.frame}

@@ -71,7 +71,6 @@ type lab struct {
 	client *netlab.Namespace
 	dp     *fakeDatapath
 	store  *source.Store
-	vips   []string
 }
 
 func newLab(t *testing.T, entries ...datapath.Announcement) *lab {
