@@ -205,7 +205,7 @@ func TestNewMAC(t *testing.T) {
 		for _, mac := range []string{"02:00:00:00:00:01", "02:00:00:00:00:02"} {
 			l.here.Exec(t, "ip", "link", "set", "eth0", "address", mac)
 			l.Relink()
-			netlab.WaitFor(t, time.Second, "the client learns "+mac, func() error {
+			netlab.WaitFor(t, 5*time.Second, "the client learns "+mac, func() error {
 				if out := l.client.Exec(t, "ip", "neigh", "show", "192.168.1.100"); !strings.Contains(out, mac) {
 					return fmt.Errorf("neighbours: %q", out)
 				}
