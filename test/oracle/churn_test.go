@@ -263,7 +263,16 @@ func (c *churn) serving() map[target][]netip.AddrPort {
 		}
 		for _, f := range oracle.Families() {
 			for _, p := range svc.Spec.Ports {
-				all[target{i, f, p.Protocol}] = c.state.Port(svc, p, f == 4).Choose().Cluster
+				port := c.state.Port(svc, p, f == 4)
+				may := port.Choose().Cluster
+				if p.Protocol == corev1.ProtocolUDP { // a client's port may come again within the flow's time: it stays while the endpoint serves
+					for _, e := range port.Endpoints {
+						if e.Serving && !slices.Contains(may, e.Addr) {
+							may = append(may, e.Addr)
+						}
+					}
+				}
+				all[target{i, f, p.Protocol}] = may
 			}
 		}
 	}
