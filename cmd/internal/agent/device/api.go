@@ -185,6 +185,11 @@ func (d *Device) disablePort(ctx context.Context, p agentapi.PortDisable) (agent
 	case declared.Labels[byHand] == "":
 		return agentapi.None{}, agentapi.Errorf(agentapi.CodeInvalid, "VirtualSwitch %s declares it; remove that object", declared.Name)
 	}
+	d.mu.Lock()
+	if _, ok := d.states[declared.Name]; !ok { // it is being made just now: wait for its end, too
+		d.states[declared.Name] = switches.State{Name: declared.Name, Err: errNotSeen}
+	}
+	d.mu.Unlock()
 	if err := d.writer.Delete(ctx, source.KindVirtualSwitch, source.KeyOf(declared)); err != nil {
 		return agentapi.None{}, err
 	}
