@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -42,11 +43,12 @@ type row struct {
 	faults []string        // beside the target
 }
 
-const failoverColumns = "  %-42s %5s %9s %9s %6s %6s   %-10s %-8s %s\n"
+const failoverColumns = "  %-48s %5s %9s %9s %6s %6s   %-10s %-8s %s\n"
 
 // measureFailover measures for how long requests are lost, by fault: with three
-// nodes, with two, with one, and without the source of objects. It prints a row
-// for each and returns no figures: the peer was measured elsewhere.
+// nodes, in an outage of the source of objects, with two nodes, with one, or only
+// what $NODES names of that (3,api,2,1). It prints a row for each and returns no
+// figures: the peer was measured elsewhere.
 func measureFailover(l *lab) []figure {
 	runs := defaultRuns
 	if text := os.Getenv("RUNS"); text != "" {
@@ -57,38 +59,60 @@ func measureFailover(l *lab) []figure {
 	}
 	fmt.Printf("# failover, ms without an answer, a request every 10 ms on each of 4 streams, %d runs\n", runs)
 	fmt.Printf("#"+failoverColumns[1:], "fault", "runs", "p50", "p99", "lost", "after", "target", "verdict", "MetalLB 0.16.2")
-	for _, nodes := range []int{3, 2, 1} {
-		cluster := failover.New(l, l.bin, filepath.Join(root, fmt.Sprintf("nodes-%d", nodes)), nodes)
-		for _, f := range failover.Faults() {
-			if nodes == 1 && (f.Peers || f.Name == "drained" || f.Name == "SIGTERM") || nodes == 2 && f.Stays {
-				continue
-			}
-			tryFault(cluster, row{nodes: nodes, fault: f, name: fmt.Sprintf("%s, %d nodes", f.Name, nodes)}, runs)
+	for group := range strings.SplitSeq(cmp.Or(os.Getenv("NODES"), "3,api,2,1"), ",") {
+		nodes, err := strconv.Atoi(group)
+		if group == "api" {
+			nodes, err = 3, nil
 		}
-		if nodes == 3 {
+		if err != nil || nodes < 1 || nodes > 3 {
+			l.Fatalf("NODES=%s is none of 3, 2, 1, api", group)
+		}
+		cluster := failover.New(l, l.bin, filepath.Join(root, group), nodes)
+		if group == "api" {
 			withoutSource(cluster, runs)
+		} else {
+			tryFaults(cluster, nodes, runs)
 		}
 		cluster.End()
 	}
 	return nil
 }
 
-// withoutSource fails nodes in one outage of the source.
-func withoutSource(cluster *failover.Lab, runs int) {
-	restore := cluster.LoseSource()
-	defer restore()
+// tryFaults tries all faults that so many nodes can have.
+func tryFaults(cluster *failover.Lab, nodes, runs int) {
 	for _, f := range failover.Faults() {
-		if f.Name == "cut off on all NICs" {
-			tryFault(cluster, row{nodes: 3, fault: f, name: "cut off, without the API"}, runs)
+		if nodes == 1 && (f.Peers || f.Name == "drained" || f.Name == "SIGTERM") || nodes == 2 && f.Stays {
+			continue
 		}
+		r := row{nodes: nodes, fault: f, name: fmt.Sprintf("%s, %d nodes", f.Name, nodes)}
+		for run := range runs {
+			r.add(cluster.Try(f, run%nodes, run == runs-1))
+		}
+		r.print(runs)
 	}
 }
 
-// tryFault tries a fault on one node after the other and prints its row.
-func tryFault(cluster *failover.Lab, r row, runs int) {
-	for run := range runs {
-		r.add(cluster.Try(r.fault, run%r.nodes, run == runs-1))
+// outagePace is the time between two failures while the source is away: thirty
+// of them take ten minutes.
+const outagePace = 20 * time.Second
+
+// withoutSource fails nodes in one outage of the source: cut off and stopped, in turn.
+func withoutSource(cluster *failover.Lab, runs int) {
+	var faults []failover.Fault
+	for _, f := range failover.Faults() {
+		if f.Name == "cut off on all NICs" || f.Name == "stopped" {
+			faults = append(faults, f)
+		}
 	}
+	r := row{nodes: 3, fault: faults[0], name: "cut off or stopped, without the API"}
+	restore := cluster.LoseSource()
+	defer restore()
+	began := time.Now()
+	for run := range runs {
+		r.add(cluster.Try(faults[run%len(faults)], run%r.nodes, run == runs-1))
+		time.Sleep(time.Until(began.Add(time.Duration(run+1) * outagePace)))
+	}
+	r.name += fmt.Sprintf(" for %v", time.Since(began).Round(time.Second))
 	r.print(runs)
 }
 
@@ -126,6 +150,6 @@ func (r *row) print(runs int) {
 		strconv.Itoa(r.lost), strconv.Itoa(r.back), target, r.verdict(), metalLB(r.fault.Name))
 	slices.Sort(r.faults)
 	for _, f := range slices.Compact(r.faults) {
-		fmt.Printf("  %-42s %s\n", "", f)
+		fmt.Printf("  %-48s %s\n", "", f)
 	}
 }
