@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/patchbay-net/patchbay/pkg/announce/frame"
 	"github.com/patchbay-net/patchbay/test/netlab"
 )
 
@@ -120,4 +122,81 @@ func TestWatchKernel(t *testing.T) {
 			t.Error("want the claim noticed")
 		}
 	})
+}
+
+// TestWatchThousand guards 1,000 addresses of each family with the memory for
+// sockets that older kernels give: claims of the first and the last are noticed
+// within a second, and who searches for the last is told that it is taken.
+func TestWatchThousand(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		here, peer := netlab.Open(t, "/proc/self/ns/net"), netlab.New(t)
+		netlab.Wire(t, here, "eth0", peer, "eth0")
+		_ = os.WriteFile("/proc/sys/net/core/optmem_max", []byte("20480"), 0) // a network namespace's own where it is there at all
+		link := here.Index(t, "eth0")
+		var guards []Guard
+		for i := range 1000 {
+			guards = append(guards,
+				Guard{Addr: netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)}), Link: link, Announced: true},
+				Guard{Addr: netip.MustParseAddr(fmt.Sprintf("fd00::%x:%x", i%7, 0x100+i)), Link: link, Announced: i < 999})
+		}
+		told := make(chan Conflict, 9)
+		w := NewWatcher(nil, func(c Conflict) { told <- c }, slog.Default())
+		w.Set(guards, map[int][]netip.Prefix{link: nets})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- w.Run(ctx) }()
+		defer func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}()
+		last := guards[len(guards)-1].Addr
+		netlab.WaitFor(t, 10*time.Second, "all groups are joined", func() error {
+			if out := here.Exec(t, "ip", "maddr", "show", "dev", "eth0"); strings.Count(out, "ff02::1:ff") < 1000 {
+				return fmt.Errorf("%d groups", strings.Count(out, "ff02::1:ff"))
+			}
+			return nil
+		})
+		for _, g := range []Guard{guards[0], guards[1], guards[len(guards)-2], guards[len(guards)-3]} {
+			began := time.Now()
+			claim(t, peer, g.Addr)
+			select {
+			case c := <-told:
+				if c.Addr != g.Addr || time.Since(began) > time.Second {
+					t.Errorf("want the claim of %s within a second, got %+v after %s", g.Addr, c, time.Since(began))
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatalf("want the claim of %s noticed", g.Addr)
+			}
+		}
+		peer.Exec(t, "ip", "addr", "add", last.String()+"/64", "dev", "eth0")
+		netlab.WaitFor(t, 10*time.Second, "the kernel finds the last address taken", func() error {
+			if out := peer.Exec(t, "ip", "addr", "show", "dev", "eth0"); !strings.Contains(out, "dadfailed") {
+				return fmt.Errorf("addresses: %s", out)
+			}
+			return nil
+		})
+	})
+}
+
+// claim says that an address is the namespace's.
+func claim(t *testing.T, ns *netlab.Namespace, addr netip.Addr) {
+	t.Helper()
+	err := ns.Do(func() error {
+		w, err := openSocket(ns.Index(t, "eth0"), frame.Covering(addr))
+		if err != nil {
+			return err
+		}
+		defer w.Close()
+		for _, f := range frame.Announcements(addr, w.MAC()) {
+			if err := w.Send(f); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }

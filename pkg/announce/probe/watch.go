@@ -42,6 +42,9 @@ const (
 	reopenAfter = 2 * time.Second
 	// answerEvery is the least time between two answers to those who search.
 	answerEvery = 100 * time.Millisecond
+	// toldEvery is the least time from telling of one machine that claims an
+	// address to telling of another: who forges MACs fills no log.
+	toldEvery = 10 * time.Second
 )
 
 // Watcher listens for what others say of the addresses that it guards. Make one
@@ -71,6 +74,7 @@ type key struct {
 type conflict struct {
 	Conflict
 	seen time.Time // last
+	told time.Time
 }
 
 // NewWatcher returns a watcher; nothing is heard before Run. Ours tells the MACs
@@ -291,9 +295,9 @@ func (w *Watcher) note(g Guard, mac [6]byte) (defend bool) {
 		return false
 	}
 	c := w.conflicts[k]
-	fresh := c == nil || c.MAC != mac
+	fresh := c == nil || c.MAC != mac && now.Sub(c.told) >= toldEvery
 	if fresh {
-		c = &conflict{Conflict: Conflict{Guard: g, MAC: mac, Since: now}}
+		c = &conflict{Conflict: Conflict{Guard: g, MAC: mac, Since: now}, told: now}
 		w.conflicts[k] = c
 	}
 	c.seen = now

@@ -88,6 +88,27 @@ func TestWatchKeepsConflictWhileItLasts(t *testing.T) {
 	})
 }
 
+// TestWatchForgedMACs: claims by ever other MACs are told once in ten seconds,
+// and the address is defended as often.
+func TestWatchForgedMACs(t *testing.T) {
+	watched(t, true, func(n *segment, w *Watcher, told *[]Conflict) {
+		for i := range 600 {
+			mac := [6]byte{2, 0, 0, 1, byte(i >> 8), byte(i)}
+			if err := (&port{net: n, mac: mac}).Send(frame.Announcements(ip4, mac)[0]); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		synctest.Wait()
+		if len(*told) != 3 || len(w.Conflicts()) != 1 {
+			t.Errorf("want 600 claims in 30 s told 3 times, of one conflict, got %d and %+v", len(*told), w.Conflicts())
+		}
+		if _, claims := n.from(macA); len(claims) != 3*len(frame.Announcements(ip4, macA)) {
+			t.Errorf("want it defended 3 times, got claims at %v", claims)
+		}
+	})
+}
+
 // TestWatchAnswers: who searches for an address that was found free here is
 // told that it is taken, until the datapath does.
 func TestWatchAnswers(t *testing.T) {

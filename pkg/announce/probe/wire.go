@@ -34,7 +34,7 @@ type socket struct {
 	link   int
 	mac    [6]byte
 	conn   *packet.Conn
-	groups int // a socket that is in groups, or -1
+	groups []int // sockets that are in groups
 	seen   chan frame.Sighting
 	done   chan struct{}
 }
@@ -71,33 +71,41 @@ func openSocket(link int, prefix netip.Prefix, join ...netip.Addr) (wire, error)
 	return s, nil
 }
 
-// joinGroups makes a socket that is in the solicited-node groups of the IPv6
+// groupsPerSocket is how many groups one socket is in: the memory that older
+// kernels let it have (net.core.optmem_max of 20 KiB) is enough for some 360.
+const groupsPerSocket = 256
+
+// joinGroups makes sockets that are in the solicited-node groups of the IPv6
 // addresses: switches forward them, and the NIC takes them in.
-func joinGroups(link int, addrs []netip.Addr) (fd int, err error) {
-	fd = -1
+func joinGroups(link int, addrs []netip.Addr) (fds []int, err error) {
+	joined := map[netip.Addr]bool{} // two addresses may be of one group
 	for _, addr := range addrs {
-		if addr.Is4() {
+		group := frame.SolicitedNode(addr)
+		if addr.Is4() || joined[group] {
 			continue
 		}
-		if fd < 0 {
-			if fd, err = unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
-				return -1, fmt.Errorf("open socket for groups: %w", err)
+		if len(joined)%groupsPerSocket == 0 {
+			fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return nil, errors.Join(fmt.Errorf("open socket for groups: %w", err), closeGroups(fds))
 			}
+			fds = append(fds, fd)
 		}
-		group := frame.SolicitedNode(addr)
-		err := unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(link)})
-		if err != nil && !errors.Is(err, unix.EADDRINUSE) { // two addresses may be of one group
-			return -1, errors.Join(fmt.Errorf("join %s: %w", group, err), unix.Close(fd))
+		joined[group] = true
+		mreq := &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(link)}
+		if err := unix.SetsockoptIPv6Mreq(fds[len(fds)-1], unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, mreq); err != nil {
+			return nil, errors.Join(fmt.Errorf("join %s: %w", group, err), closeGroups(fds))
 		}
 	}
-	return fd, nil
+	return fds, nil
 }
 
-func closeGroups(fd int) error {
-	if fd < 0 {
-		return nil
+func closeGroups(fds []int) error {
+	var errs []error
+	for _, fd := range fds {
+		errs = append(errs, unix.Close(fd))
 	}
-	return unix.Close(fd)
+	return errors.Join(errs...)
 }
 
 // read passes on what the NIC hears until it is closed.
