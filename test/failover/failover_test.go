@@ -101,7 +101,7 @@ func TestFault(t *testing.T) {
 func TestTwoNodes(t *testing.T) {
 	isolated(t, func(t *testing.T) {
 		l := raise(t, 2)
-		run(t, l, "agent gone for good", "cut off on all NICs")
+		run(t, l, "agent gone for good", "cut off on all NICs", "frames lost silently")
 		explained(t, l)
 		strangerSeen(t, l)
 	})

@@ -177,17 +177,17 @@ func TestCutNIC(t *testing.T) {
 		})
 		check(t, "and it knows", n[1], "a", func(p Peer) bool {
 			nic := p.State.NICs[1]
-			return nic.Hears == nil && len(nic.Missed) == 2 && !nic.Outside
+			return nic.Hears == nil && len(nic.Missed) == 2 && nic.Outside == 0
 		})
 		check(t, "the rest is together", n[1], "c", func(p Peer) bool {
 			nic := p.State.NICs[1]
-			return slices.Equal(nic.Hears, []string{"b"}) && slices.Equal(nic.Missed, []string{"a"}) && nic.Outside
+			return slices.Equal(nic.Hears, []string{"b"}) && slices.Equal(nic.Missed, []string{"a"}) && nic.Outside == 1
 		})
 		a.set(func() { clear(a.cut) })
 		time.Sleep(Interval + 5*time.Millisecond)
 		check(t, "healed", n[1], "a", onBoth)
 		time.Sleep(2 * Interval) // the other one tells first that it hears this one
-		check(t, "healed, outside isn't asked any more", n[1], "c", func(p Peer) bool { return !p.State.NICs[1].Outside })
+		check(t, "healed, outside isn't asked any more", n[1], "c", func(p Peer) bool { return p.State.NICs[1].Outside == 0 })
 	})
 }
 
@@ -200,12 +200,12 @@ func TestOneWay(t *testing.T) {
 		time.Sleep(Silence + 3*Interval)
 		check(t, "deaf", n[0], "b", func(p Peer) bool {
 			nic := p.State.NICs[1]
-			return slices.Equal(p.Links, []int{1, 2}) && slices.Equal(nic.Missed, []string{"a"}) && !nic.Outside
+			return slices.Equal(p.Links, []int{1, 2}) && slices.Equal(nic.Missed, []string{"a"}) && nic.Outside == 0
 		})
-		check(t, "well", n[1], "a", func(p Peer) bool { return p.State.NICs[1].Outside })
+		check(t, "well", n[1], "a", func(p Peer) bool { return p.State.NICs[1].Outside == 1 })
 		a.set(func() { clear(a.deaf) })
 		time.Sleep(5 * Interval)
-		check(t, "healed", n[1], "a", func(p Peer) bool { return onBoth(p) && !p.State.NICs[1].Outside })
+		check(t, "healed", n[1], "a", func(p Peer) bool { return onBoth(p) && p.State.NICs[1].Outside == 0 })
 	})
 }
 
@@ -217,7 +217,7 @@ func TestOutsidePaced(t *testing.T) {
 		a.set(func() { a.outside = 0 })
 		for range 1000 {
 			time.Sleep(10 * time.Millisecond)
-			if !n[2].View().Own.NICs[1].Outside {
+			if n[2].View().Own.NICs[1].Outside != 1 {
 				t.Fatal("not answered meanwhile")
 			}
 		}
@@ -228,7 +228,7 @@ func TestOutsidePaced(t *testing.T) {
 			a.router = false
 		})
 		time.Sleep(outsideFresh + 2*Interval)
-		check(t, "the router is gone", n[1], "c", func(p Peer) bool { return !p.State.NICs[1].Outside })
+		check(t, "the router is gone", n[1], "c", func(p Peer) bool { return p.State.NICs[1].Outside == 0 })
 	})
 }
 

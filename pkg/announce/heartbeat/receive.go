@@ -141,7 +141,7 @@ func (h *Heartbeat) Answered(link int, addr netip.Addr, mac [6]byte) {
 		node = node || p.has(mac)
 	}
 	if o := h.outside[link]; o != nil && !node {
-		o.answered = now
+		o.hear(mac, now)
 	}
 	h.mu.Unlock()
 	if news {

@@ -32,10 +32,14 @@ type NIC struct {
 	Hears []string `json:"hears,omitempty"`
 	// Missed are those whose beats should, and don't.
 	Missed []string `json:"missed,omitempty"`
-	// Outside: another machine than a node has answered on it since beats are
-	// missed.
-	Outside bool `json:"outside,omitempty"`
+	// Outside tells how many machines other than nodes have answered on it since
+	// beats are missed.
+	Outside Outside `json:"machines,omitempty"`
 }
+
+// Outside is a number of machines, by its magnitude: 0, 1, 2 to 3, 4 to 7… One
+// that answers late changes nothing.
+type Outside uint8
 
 // Held is an address that a node answers for.
 type Held struct {

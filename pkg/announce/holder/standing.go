@@ -148,8 +148,8 @@ type since struct{ both, one time.Time }
 
 // isolated finds the external NICs that carry nothing though they have carrier.
 // On each network the nodes fall into groups that hear each other. One group is
-// the network: where others than nodes answer, else the largest; when that is
-// no group's advantage, nobody is judged.
+// the network: where most machines other than nodes answer, else the largest;
+// when that is no group's advantage, nobody is judged.
 func (g *Standings) isolated(v heartbeat.View) map[nicOf]bool {
 	states := map[string]heartbeat.State{g.self: v.Own}
 	for name, p := range v.Peers {
@@ -213,7 +213,7 @@ type network map[string]heartbeat.NIC
 // group is nodes that hear each other on a network.
 type group struct {
 	nodes   []string
-	outside bool
+	outside heartbeat.Outside // as the one of them tells that hears most
 }
 
 // outsiders are the nodes that are in no group but a lesser one.
@@ -235,13 +235,7 @@ func (g *Standings) outsiders(nics network, now time.Time) []string {
 
 // compareGroups puts the network itself first.
 func compareGroups(a, b group) int {
-	if a.outside != b.outside {
-		if a.outside {
-			return -1
-		}
-		return 1
-	}
-	return cmp.Compare(len(b.nodes), len(a.nodes))
+	return cmp.Or(cmp.Compare(b.outside, a.outside), cmp.Compare(len(b.nodes), len(a.nodes)))
 }
 
 // divide makes groups of the nodes that aren't known to miss each other.
@@ -253,7 +247,7 @@ func (g *Standings) divide(nics network, now time.Time) []group {
 		left = left[1:]
 		for i := 0; i < len(next.nodes); i++ {
 			n := next.nodes[i]
-			next.outside = next.outside || nics[n].Outside
+			next.outside = max(next.outside, nics[n].Outside)
 			rest := left[:0:0]
 			for _, o := range left {
 				if g.parted(nics, n, o, now) {
