@@ -41,13 +41,15 @@ func TestRandomOperations(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, uint64(ops)))
 	path := filepath.Join(t.TempDir(), "leases.db")
 	want := oracle{}
-	kills := 0
+	kills, took := 0, 7*time.Millisecond
 	for op := range ops {
 		args := randomOp(r, want)
-		if r.IntN(2) == 0 && killed(t, r, path, args) {
+		if r.IntN(2) == 0 && killed(t, time.Duration(r.Int64N(int64(took)*5/4)), path, args) {
 			kills++
 		}
+		start := time.Now()
 		out, err := run(t, nil, append([]string{args[0], path}, args[1:]...)...)
+		took = (7*took + time.Since(start)) / 8 // kills are to hit all of it, whatever else the machine does
 		want.apply(t, op, args, out, err)
 		want.compare(t, op, args, list(t, New(path, Options{})))
 		if t.Failed() {
@@ -79,16 +81,16 @@ func randomOp(r *rand.Rand, have oracle) []string {
 	return []string{"dual", name}
 }
 
-// killed starts an operation and kills it after a random time; it tells whether it
+// killed starts an operation and kills it after some time; it tells whether it
 // was in time.
-func killed(t *testing.T, r *rand.Rand, path string, args []string) bool {
+func killed(t *testing.T, after time.Duration, path string, args []string) bool {
 	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), helperEnv+"="+strings.Join(append([]string{args[0], path}, args[1:]...), " "))
 	must(t, cmd.Start())
-	timer := time.AfterFunc(time.Duration(r.IntN(7_000))*time.Microsecond, func() { _ = cmd.Process.Kill() })
+	timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
 	return cmd.Wait() != nil && cmd.ProcessState.ExitCode() == -1
 }
