@@ -3,24 +3,23 @@
 package trace
 
 import (
-	"encoding/binary"
 	"net/netip"
 
-	"github.com/patchbay-net/patchbay/pkg/datapath/maps"
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
+	"github.com/patchbay-net/patchbay/pkg/datapath/trace/headers"
 )
 
 // answer is what whom the packet has reached would answer, and whether it
 // would.
 func (w *walker) answer(p Packet, frame []byte) (Packet, bool) {
 	end := w.walk.End
-	h := ReadHeader(end.Frame)
-	if !h.Src.IsValid() || h.Later || p.Quote != nil || h.Flags&RST != 0 || h.Dst.Addr().IsMulticast() {
+	h := headers.Read(end.Frame)
+	if !h.Src.IsValid() || h.Later || p.Quote != nil || h.Flags&headers.RST != 0 || h.Dst.Addr().IsMulticast() {
 		return Packet{}, false
 	}
-	a := Packet{Link: end.Link, Src: h.Dst, Dst: h.Src, Proto: h.Proto, SrcMAC: h.DstMAC, DstMAC: h.SrcMAC, Flags: ACK}
-	if h.Flags&(SYN|ACK) == SYN {
-		a.Flags = SYN | ACK
+	a := Packet{Link: end.Link, Src: h.Dst, Dst: h.Src, Proto: h.Proto, SrcMAC: h.DstMAC, DstMAC: h.SrcMAC, Flags: headers.ACK}
+	if h.Flags&(headers.SYN|headers.ACK) == headers.SYN {
+		a.Flags = headers.SYN | headers.ACK
 	}
 	switch end.Kind {
 	case EndPod:
@@ -44,7 +43,7 @@ func (w *walker) answer(p Packet, frame []byte) (Packet, bool) {
 	if err != nil {
 		return Packet{}, false
 	}
-	if h.Proto == ICMP || h.Proto == ICMPv6 {
+	if h.Proto == headers.ICMP || h.Proto == headers.ICMPv6 {
 		text = echoReply(end.Frame, text)
 	}
 	a.Frame = text
@@ -54,22 +53,22 @@ func (w *walker) answer(p Packet, frame []byte) (Packet, bool) {
 // echoReply is the reply to an echo request; nil for other messages. made has
 // the headers.
 func echoReply(request, made []byte) []byte {
-	h := ReadHeader(request)
-	at := etherLen + 20
+	h := headers.Read(request)
+	at := headers.EtherLen + 20
 	if h.Src.Addr().Is6() {
-		at = etherLen + 40
+		at = headers.EtherLen + 40
 	}
-	echo := h.Proto == ICMP && h.Type == ICMPEcho || h.Proto == ICMPv6 && h.Type == icmp6Echo
+	echo := h.Proto == headers.ICMP && h.Type == headers.ICMPEcho || h.Proto == headers.ICMPv6 && h.Type == icmp6Echo
 	if !echo || len(request) < at+8 || len(made) < at+8 {
 		return nil
 	}
 	made = append([]byte(nil), made[:at+8]...)
 	copy(made[at+4:], request[at+4:at+8])
 	made[at], made[at+2], made[at+3] = 0, 0, 0
-	if h.Proto == ICMPv6 {
+	if h.Proto == headers.ICMPv6 {
 		made[at] = icmp6EchoReply
 	}
-	reply := ReadHeader(made)
+	reply := headers.Read(made)
 	Packet{Src: reply.Src, Dst: reply.Dst}.seal(made[at:], h.Proto, 2)
 	return made
 }
@@ -78,7 +77,7 @@ func echoReply(request, made []byte) []byte {
 func (t *Tracer) neighbour(end End) (mac [6]byte, ok bool) {
 	var key objects.MapPeerKey
 	var value objects.MapPeer
-	for it := t.maps["peers"].Iterate(); it.Next(&key, &value); {
+	for it := t.Iterate("peers"); it.Next(&key, &value); {
 		if int(key.Ifindex) == end.Link && end.Hop.IsValid() && key.Addr.Netip() == end.Hop {
 			return key.Mac, true
 		}
@@ -88,7 +87,7 @@ func (t *Tracer) neighbour(end End) (mac [6]byte, ok bool) {
 
 func (t *Tracer) nicMAC(link int) (mac [6]byte, ok bool) {
 	var nic objects.MapNic
-	err := t.maps["nics"].Lookup(uint32(link), &nic)
+	err := t.Lookup("nics", uint32(link), &nic)
 	return nic.Mac, err == nil
 }
 
@@ -105,12 +104,9 @@ func (t *Tracer) PeerMAC(link int, addr netip.Addr) (mac [6]byte, ok bool) {
 // NICMAC is a NIC's own MAC.
 func (t *Tracer) NICMAC(link int) ([6]byte, bool) { return t.nicMAC(link) }
 
-// NICs lists the NICs with programs.
-func (t *Tracer) NICs() ([]maps.NIC, error) { return maps.NICs{Map: t.maps["nics"]}.List() }
-
 // PodOf returns the device and MACs of the pod of this node that has an address.
 func (t *Tracer) PodOf(addr netip.Addr) (link int, mac, hostMAC [6]byte, ok bool) {
-	m, err := t.inForce("endpoints")
+	m, err := t.InForce("endpoints")
 	if err != nil {
 		return 0, mac, hostMAC, false
 	}
@@ -120,65 +116,4 @@ func (t *Tracer) PodOf(addr netip.Addr) (link int, mac, hostMAC [6]byte, ok bool
 		return 0, mac, hostMAC, false
 	}
 	return int(e.Ifindex), e.Mac, e.HostMac, true
-}
-
-// rewriteHops takes one off the hop limit, as forwarding does.
-func rewriteHops(frame []byte) []byte {
-	out := append([]byte(nil), frame...)
-	if ReadHeader(frame).Src.Addr().Is6() {
-		out[etherLen+7]--
-		return out
-	}
-	out[etherLen+8]--
-	return resum(out)
-}
-
-// resum makes an IPv4 header's checksum anew.
-func resum(frame []byte) []byte {
-	ip := frame[etherLen : etherLen+int(frame[etherLen]&15)*4]
-	ip[10], ip[11] = 0, 0
-	binary.BigEndian.PutUint16(ip[10:], ^sum(0, ip))
-	return frame
-}
-
-// rewrite gives a packet other ends; an invalid address and a port of zero stay
-// as they are.
-func rewrite(frame []byte, src, dst netip.AddrPort) []byte {
-	h, out := ReadHeader(frame), append([]byte(nil), frame...)
-	at, length, l4 := etherLen+12, 4, etherLen+int(frame[etherLen]&15)*4
-	if h.Src.Addr().Is6() {
-		at, length, l4 = etherLen+8, 16, etherLen+40
-	}
-	check := map[Protocol]int{TCP: 16, UDP: 6, ICMPv6: 2}[h.Proto]
-	sealed := check != 0 && !h.Later && len(out) >= l4+check+2
-	for i, end := range []netip.AddrPort{src, dst} {
-		if end.Addr().IsValid() {
-			copy(out[at+i*length:], end.Addr().AsSlice())
-		}
-		if end.Port() != 0 && sealed && h.Proto != ICMPv6 {
-			binary.BigEndian.PutUint16(out[l4+2*i:], end.Port())
-		}
-	}
-	if h.Src.Addr().Is4() {
-		resum(out)
-	}
-	if !sealed {
-		return out
-	}
-	old := binary.BigEndian.Uint16(out[l4+check:])
-	if old == 0 && h.Proto == UDP {
-		return out
-	}
-	diff := uint32(^old)
-	for _, part := range [][2]int{{at, at + 2*length}, {l4, l4 + 4}} {
-		if part[0] == l4 && h.Proto == ICMPv6 {
-			continue // no ports
-		}
-		diff += uint32(sum(0, out[part[0]:part[1]])) + uint32(^sum(0, frame[part[0]:part[1]]))
-	}
-	for diff > 0xffff {
-		diff = diff>>16 + diff&0xffff
-	}
-	binary.BigEndian.PutUint16(out[l4+check:], ^uint16(diff))
-	return out
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
+	"github.com/patchbay-net/patchbay/pkg/datapath/trace/headers"
 )
 
 // Socket is what connect(), or sendmsg() of UDP, does with an address. It can't
@@ -30,10 +31,10 @@ type Socket struct {
 // backends is random; the example is made by the program "choose" for a packet
 // from src. With affinity the client is the network namespace, by its cookie; 0:
 // not known.
-func (t *Tracer) Socket(src, dst netip.AddrPort, proto Protocol, netns uint64) (Socket, error) {
+func (t *Tracer) Socket(src, dst netip.AddrPort, proto headers.Protocol, netns uint64) (Socket, error) {
 	var fe objects.MapFrontend
 	key := objects.MapFrontendKey{Addr: objects.Addr(dst.Addr()), Port: objects.Port(dst.Port()), Proto: uint8(proto), Scope: uint8(objects.MapScopeSCOPE_CLUSTER)}
-	err := t.maps["frontends"].Lookup(key, &fe)
+	err := t.Lookup("frontends", key, &fe)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return Socket{Why: "no Service has it"}, nil
 	}
@@ -78,17 +79,9 @@ func (t *Tracer) choose(p Packet) (netip.AddrPort, error) {
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	spec, err := objects.LoadChoose()
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("parse object choose: %w", err)
-	}
-	program, err := t.loadOne(spec, "choose")
+	id, err := t.Choose(frame)
 	if err != nil {
 		return netip.AddrPort{}, err
-	}
-	id, err := program.Run(&ebpf.RunOptions{Data: frame}) // scope 0: the cluster's
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("run choose: %w", err)
 	}
 	chosen, _ := t.backend(id)
 	return chosen, nil
@@ -97,7 +90,7 @@ func (t *Tracer) choose(p Packet) (netip.AddrPort, error) {
 // backend reads a backend.
 func (t *Tracer) backend(id uint32) (netip.AddrPort, bool) {
 	var b objects.MapBackend
-	if id == 0 || t.maps["backends"].Lookup(id, &b) != nil || b.Port == 0 {
+	if id == 0 || t.Lookup("backends", id, &b) != nil || b.Port == 0 {
 		return netip.AddrPort{}, false
 	}
 	return netip.AddrPortFrom(b.Addr.Netip(), objects.Port(b.Port)), true
@@ -106,14 +99,14 @@ func (t *Tracer) backend(id uint32) (netip.AddrPort, bool) {
 // backendsOf lists a Service's backends, each once.
 func (t *Tracer) backendsOf(service uint32) []netip.AddrPort {
 	var word uint64
-	if t.maps["services"].Lookup(service, &word) != nil {
+	if t.Lookup("services", service, &word) != nil {
 		return nil
 	}
 	base, count := uint32(word), uint32(uint16(word>>32))
 	ids := map[uint32]bool{}
 	for slot := base; slot < base+count; slot++ {
 		var id uint32
-		if t.maps["slots"].Lookup(slot, &id) == nil {
+		if t.Lookup("slots", slot, &id) == nil {
 			ids[id] = true
 		}
 	}
@@ -130,20 +123,11 @@ func (t *Tracer) backendsOf(service uint32) []netip.AddrPort {
 // Announced tells whether this node answers for an address on a NIC, which is
 // what brings packets for it here.
 func (t *Tracer) Announced(addr netip.Addr, link int) bool {
-	m, err := t.inForce("announced")
+	m, err := t.InForce("announced")
 	if err != nil {
 		return false
 	}
 	defer m.Close()
 	var until objects.MapAnnounced
 	return m.Lookup(objects.MapAnnouncedKey{Addr: objects.Addr(addr), Ifindex: uint32(link)}, &until) == nil
-}
-
-// inForce opens a map that programs write, to read it.
-func (t *Tracer) inForce(name string) (*ebpf.Map, error) {
-	m, err := ebpf.LoadPinnedMap(t.dir+"/"+name, &ebpf.LoadPinOptions{ReadOnly: true})
-	if err != nil {
-		return nil, fmt.Errorf("open map %s: %w", name, err)
-	}
-	return m, nil
 }

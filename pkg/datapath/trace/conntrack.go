@@ -8,6 +8,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/patchbay-net/patchbay/pkg/datapath/trace/headers"
 	"github.com/patchbay-net/patchbay/pkg/netdev"
 )
 
@@ -16,7 +17,7 @@ import (
 type connection struct{ pod, node, world netip.AddrPort }
 
 // masqueraded finds the connection that a packet is of, in either direction.
-func (t *Tracer) masqueraded(h Header) (c connection, answer, ok bool, err error) {
+func (t *Tracer) masqueraded(h headers.Header) (c connection, answer, ok bool, err error) {
 	family := netlink.InetFamily(afInet)
 	if h.Src.Addr().Is6() {
 		family = afInet6

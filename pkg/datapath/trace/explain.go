@@ -11,6 +11,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
+	"github.com/patchbay-net/patchbay/pkg/datapath/trace/headers"
+	"github.com/patchbay-net/patchbay/pkg/datapath/trace/replica"
 )
 
 // Flags of bpf/lib/packet.h that are told.
@@ -22,11 +24,11 @@ const (
 // verdictPass is what a stage returns that leaves the packet to the stack.
 const verdictPass = 1
 
-// teller turns a program's steps into words.
+// teller turns a program's replica.Steps into words.
 type teller struct {
 	*Tracer
-	in    input
-	out   output
+	in    replica.Input
+	out   replica.Output
 	lines []Line
 }
 
@@ -35,18 +37,18 @@ func (l *teller) say(topic, format string, args ...any) {
 }
 
 // explain says what a program did.
-func (t *Tracer) explain(in input, out output) []Line {
+func (t *Tracer) explain(in replica.Input, out replica.Output) []Line {
 	l := &teller{Tracer: t, in: in, out: out}
-	l.tell(out.steps)
+	l.tell(out.Steps)
 	l.verdict()
 	return l.lines
 }
 
-func (l *teller) tell(steps []step) {
+func (l *teller) tell(steps []replica.Step) {
 	for i, s := range steps {
-		after := s.packet
+		after := s.Packet
 		if i+1 < len(steps) {
-			after = steps[i+1].packet
+			after = steps[i+1].Packet
 		}
 		l.stage(s, after)
 	}
@@ -54,36 +56,36 @@ func (l *teller) tell(steps []step) {
 
 // stage says what a stage did; after is what it left behind in the packet's
 // context.
-func (l *teller) stage(s step, after packet) {
-	src, dst, proto := ends(s.packet.tuple)
-	switch s.name {
+func (l *teller) stage(s replica.Step, after replica.Context) {
+	src, dst, proto := ends(s.Packet.Tuple)
+	switch s.Name {
 	case "parse":
-		if s.ret == verdictPass {
+		if s.Ret == verdictPass {
 			l.say("packet", "not plain IP")
 		}
 	case "pod_source":
-		if s.ret == 0 {
+		if s.Ret == 0 {
 			l.say("source", "%s and its MAC are the pod's own", l.opts.Names.pod(src.Addr()))
-		} else if s.ret == verdictPass {
+		} else if s.Ret == verdictPass {
 			l.say("source", "multicast, or the link's own: left to the stack")
 		}
 	case "uplink_source", "tunnel_source":
-		if s.ret == 0 {
-			l.say("source", "%s", sourceText(src.Addr(), after.flags))
+		if s.Ret == 0 {
+			l.say("source", "%s", sourceText(src.Addr(), after.Flags))
 		}
 		return // one calls the other
 	case "uplink_tunnel":
-		if s.ret == verdictPass {
+		if s.Ret == verdictPass {
 			l.say("source", "a tunnel packet of a node that we know")
 		}
 	case "known_flow":
-		if s.ret == 0 {
+		if s.Ret == 0 {
 			l.say("flow", "none is known for %s → %s %s", src, dst, proto)
-		} else if len(s.steps) > 0 {
-			l.say("flow", "known%s", flowText(sendOf(s).flow))
+		} else if len(s.Steps) > 0 {
+			l.say("flow", "known%s", flowText(sendOf(s).Flow))
 		}
 	case "known_error":
-		if s.ret != 0 {
+		if s.Ret != 0 {
 			l.say("flow", "an ICMP error about a flow: the packet that it quotes is translated, too")
 		}
 	case "to_service":
@@ -91,11 +93,11 @@ func (l *teller) stage(s step, after packet) {
 	case "begin_flow":
 		l.begin(s)
 	case "to_direct":
-		if s.ret != 0 {
+		if s.Ret != 0 {
 			l.say("flow", "the answers' tuple is a Service's flow's: it gets another source port")
 		}
 	case "as_node":
-		if s.ret == 0 {
+		if s.Ret == 0 {
 			l.say("translation", "the backend is outside the cluster: it sees the node as its client")
 		}
 	case "remember_way":
@@ -103,12 +105,12 @@ func (l *teller) stage(s step, after packet) {
 	case "send":
 		l.send(s)
 	}
-	l.tell(s.steps)
+	l.tell(s.Steps)
 }
 
 // ends are a tuple's, as people write them.
-func ends(k objects.MapFlowKey) (src, dst netip.AddrPort, proto Protocol) {
-	return netip.AddrPortFrom(k.Saddr.Netip(), objects.Port(k.Sport)), netip.AddrPortFrom(k.Daddr.Netip(), objects.Port(k.Dport)), Protocol(k.Proto)
+func ends(k objects.MapFlowKey) (src, dst netip.AddrPort, proto headers.Protocol) {
+	return netip.AddrPortFrom(k.Saddr.Netip(), objects.Port(k.Sport)), netip.AddrPortFrom(k.Daddr.Netip(), objects.Port(k.Dport)), headers.Protocol(k.Proto)
 }
 
 func sourceText(src netip.Addr, flags uint8) string {
@@ -122,13 +124,13 @@ func sourceText(src netip.Addr, flags uint8) string {
 }
 
 // sendOf finds what a stage sent.
-func sendOf(s step) step {
-	for _, child := range s.steps {
-		if child.name == "send" {
+func sendOf(s replica.Step) replica.Step {
+	for _, child := range s.Steps {
+		if child.Name == "send" {
 			return child
 		}
 	}
-	return step{}
+	return replica.Step{}
 }
 
 func flowText(f objects.MapFlow) string {
@@ -151,16 +153,16 @@ func flowText(f objects.MapFlow) string {
 }
 
 // service says whether the destination is a Service's.
-func (l *teller) service(s step) {
-	_, dst, proto := ends(s.packet.tuple)
-	if len(s.steps) > 0 && s.steps[0].name == "begin_flow" {
+func (l *teller) service(s replica.Step) {
+	_, dst, proto := ends(s.Packet.Tuple)
+	if len(s.Steps) > 0 && s.Steps[0].Name == "begin_flow" {
 		return
 	}
-	switch l.reasonOf(s.ret) {
+	switch l.Reason(s.Ret) {
 	case "":
-		if s.ret == 0 {
+		if s.Ret == 0 {
 			l.say("frontend", "no Service has %s %s; %s", dst, proto, l.kindText(dst.Addr()))
-		} else if len(s.steps) > 0 && s.steps[0].name == "answer_echo" {
+		} else if len(s.Steps) > 0 && s.Steps[0].Name == "answer_echo" {
 			l.say("frontend", "%s is a Service's: its ping is answered here", dst.Addr())
 		}
 	case "no-service":
@@ -194,15 +196,15 @@ func (l *teller) kindText(a netip.Addr) string {
 }
 
 // begin says how a flow begins.
-func (l *teller) begin(s step) {
-	src, dst, proto := ends(s.packet.tuple)
-	fe := s.frontend
+func (l *teller) begin(s replica.Step) {
+	src, dst, proto := ends(s.Packet.Tuple)
+	fe := s.Frontend
 	name := ""
 	if n := l.opts.Names.service(dst, proto); n != "" {
 		name = " of Service " + n
 	}
 	l.say("frontend", "%s %s%s", dst, proto, name)
-	reason := l.reasonOf(s.ret)
+	reason := l.Reason(s.Ret)
 	switch {
 	case fe.Ranges == 0:
 	case reason == "source-range":
@@ -212,7 +214,7 @@ func (l *teller) begin(s step) {
 		l.say("source ranges", "%s is in one of %s", src.Addr(), l.ranges(fe.Ranges))
 	}
 	if reason == "nodeport-nic" {
-		l.say("node port", "closed on %s", l.opts.Names.link(l.in.link))
+		l.say("node port", "closed on %s", l.opts.Names.link(l.in.Link))
 		return
 	}
 	if fe.Affinity > 0 {
@@ -220,12 +222,12 @@ func (l *teller) begin(s step) {
 	}
 	backends := l.backendsOf(fe.Service)
 	tries := 0
-	for _, child := range s.steps {
-		if child.name == "try_backend" {
+	for _, child := range s.Steps {
+		if child.Name == "try_backend" {
 			tries++
 		}
 	}
-	chosen, ok := l.backend(sendOf(s).flow.Backend)
+	chosen, ok := l.backend(sendOf(s).Flow.Backend)
 	switch {
 	case len(backends) == 0:
 		l.say("choice", "the Service has no backend here")
@@ -247,7 +249,7 @@ func (l *teller) affinityText(client netip.Addr, fe objects.MapFrontend) string 
 // affine is the backend that a client was sent to, before the run.
 func (t *Tracer) affine(client netip.Addr, service uint32) (netip.AddrPort, bool) {
 	var a objects.MapAffinity
-	old, err := t.inForce("affinities")
+	old, err := t.InForce("affinities")
 	if err != nil {
 		return netip.AddrPort{}, false
 	}
@@ -263,7 +265,7 @@ func (t *Tracer) ranges(id uint32) string {
 	var all []string
 	var key objects.MapRangeKey
 	var value uint32
-	for it := t.maps["source_ranges"].Iterate(); it.Next(&key, &value); {
+	for it := t.Iterate("source_ranges"); it.Next(&key, &value); {
 		if key.Ranges == id && key.Prefixlen >= 32 {
 			all = append(all, objects.Prefix(key.Addr, key.Prefixlen-32).String())
 		}
@@ -272,9 +274,9 @@ func (t *Tracer) ranges(id uint32) string {
 }
 
 // send says what a packet becomes and where it goes.
-func (l *teller) send(s step) {
-	src, dst, proto := ends(s.packet.tuple)
-	f := s.flow
+func (l *teller) send(s replica.Step) {
+	src, dst, proto := ends(s.Packet.Tuple)
+	f := s.Flow
 	newSrc := netip.AddrPortFrom(f.Saddr.Netip(), objects.Port(f.Sport))
 	newDst := netip.AddrPortFrom(f.Daddr.Netip(), objects.Port(f.Dport))
 	if f.Flags&uint8(objects.MapFlowFlagsFLOW_RETURN) == 0 && (newSrc != src || newDst != dst) {
@@ -303,34 +305,34 @@ func (l *teller) wayText(f objects.MapFlow) string {
 // verdict says what the program's result is.
 func (l *teller) verdict() {
 	out, names := l.out, l.opts.Names
-	if out.reason != "" {
-		l.say("dropped", "%s: %s", out.reason, ReasonText(out.reason))
-		if out.verdict == actRedirect {
-			l.say("answer", "%s, to the sender", ReadHeader(out.frame))
+	if out.Reason != "" {
+		l.say("dropped", "%s: %s", out.Reason, ReasonText(out.Reason))
+		if out.Verdict == replica.ActRedirect {
+			l.say("answer", "%s, to the sender", headers.Read(out.Frame))
 		}
 		return
 	}
-	dst := ReadHeader(out.frame).Dst.Addr()
-	link := names.link(int(out.sent.Link))
+	dst := headers.Read(out.Frame).Dst.Addr()
+	link := names.link(int(out.Sent.Link))
 	cfg, err := l.config()
 	switch {
-	case out.verdict == actUnspec && egress(l.in.program):
-		l.say("verdict", "goes on out by %s", names.link(l.in.link))
-	case out.verdict == actUnspec:
+	case out.Verdict == replica.ActUnspec && egress(l.in.Program):
+		l.say("verdict", "goes on out by %s", names.link(l.in.Link))
+	case out.Verdict == replica.ActUnspec:
 		l.say("verdict", "left to the node's stack")
-	case answersItself(out.steps):
-		l.say("verdict", "answered: %s", ReadHeader(out.frame))
-	case asm.BuiltinFunc(out.sent.Helper) == asm.FnRedirectPeer:
+	case answersItself(out.Steps):
+		l.say("verdict", "answered: %s", headers.Read(out.Frame))
+	case asm.BuiltinFunc(out.Sent.Helper) == asm.FnRedirectPeer:
 		l.policy(dst)
 		l.say("verdict", "delivered to pod %s, by %s", names.pod(dst), link)
-	case err == nil && int(out.sent.Link) == int(cfg.TunnelIfindex):
-		l.say("verdict", "into the tunnel, to node %s", names.node(remote(out.sent)))
-	case asm.BuiltinFunc(out.sent.Helper) == asm.FnRedirectNeigh && hopOf(out.sent).IsValid():
-		l.say("verdict", "leaves by %s, next hop %s", link, names.node(hopOf(out.sent)))
-	case out.sent.Flags&toIngress != 0:
+	case err == nil && int(out.Sent.Link) == int(cfg.TunnelIfindex):
+		l.say("verdict", "into the tunnel, to node %s", names.node(remote(out.Sent)))
+	case asm.BuiltinFunc(out.Sent.Helper) == asm.FnRedirectNeigh && hopOf(out.Sent).IsValid():
+		l.say("verdict", "leaves by %s, next hop %s", link, names.node(hopOf(out.Sent)))
+	case out.Sent.Flags&toIngress != 0:
 		l.say("verdict", "to the node's stack, as if in by %s", link)
 	default:
-		l.say("verdict", "leaves by %s to the MAC %s", link, mac(ReadHeader(out.frame).DstMAC))
+		l.say("verdict", "leaves by %s to the MAC %s", link, mac(headers.Read(out.Frame).DstMAC))
 	}
 }
 
@@ -339,7 +341,7 @@ func egress(program string) bool { return strings.HasSuffix(program, "_out") }
 // policy says what the policy slot of a pod lets through.
 func (l *teller) policy(dst netip.Addr) {
 	var e objects.MapEndpoint
-	if l.maps["endpoints"].Lookup(objects.Addr(dst), &e) != nil {
+	if l.Lookup("endpoints", objects.Addr(dst), &e) != nil {
 		return
 	}
 	if e.Policy == 0 {
@@ -347,12 +349,4 @@ func (l *teller) policy(dst netip.Addr) {
 		return
 	}
 	l.say("policy", "slot %d lets it pass", e.Policy)
-}
-
-// reasonOf is the drop reason that a stage returned; empty: it dropped nothing.
-func (t *Tracer) reasonOf(ret int32) string {
-	if ret >= 0 || int(-ret) >= len(t.reasons) {
-		return ""
-	}
-	return t.reasons[-ret]
 }

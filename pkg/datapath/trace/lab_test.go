@@ -17,6 +17,7 @@ import (
 
 	"github.com/patchbay-net/patchbay/pkg/datapath"
 	"github.com/patchbay-net/patchbay/pkg/datapath/trace"
+	"github.com/patchbay-net/patchbay/pkg/datapath/trace/headers"
 	"github.com/patchbay-net/patchbay/pkg/netdev/nat"
 	"github.com/patchbay-net/patchbay/test/netlab"
 )
@@ -191,8 +192,8 @@ func (l *lab) news(name string) [][]byte {
 	frames := p.seen.Frames()
 	var out [][]byte
 	for _, f := range frames[p.read:] {
-		h := trace.ReadHeader(f.Data)
-		if f.Outgoing || !h.Src.IsValid() || h.DstMAC[0]&1 != 0 || h.Proto == trace.ICMPv6 && h.Type >= 130 && h.Type <= 143 {
+		h := headers.Read(f.Data)
+		if f.Outgoing || !h.Src.IsValid() || h.DstMAC[0]&1 != 0 || h.Proto == headers.ICMPv6 && h.Type >= 130 && h.Type <= 143 {
 			continue
 		}
 		out = append(out, f.Data)
@@ -228,7 +229,7 @@ func (l *lab) check(from string, end trace.End) error {
 		case end.Kind == trace.EndPod && p.index == end.Link:
 			where = name
 		case end.Kind == trace.EndWire && p.index == end.Link && end.Hop.IsValid() && l.has(p, end.Hop),
-			end.Kind == trace.EndWire && p.index == end.Link && !end.Hop.IsValid() && trace.ReadHeader(end.Frame).DstMAC == p.mac:
+			end.Kind == trace.EndWire && p.index == end.Link && !end.Hop.IsValid() && headers.Read(end.Frame).DstMAC == p.mac:
 			where = name
 		}
 	}
@@ -267,7 +268,7 @@ func (l *lab) check(from string, end trace.End) error {
 	var errs []error
 	for name := range l.places {
 		if frames := l.news(name); name != where && len(frames) > 0 && end.Kind != trace.EndNode && end.Reason != "ttl" && end.Reason != "route" {
-			errs = append(errs, fmt.Errorf("%s was sent %s, and trace says %s %s", name, trace.ReadHeader(frames[0]), end.Kind, end.Reason))
+			errs = append(errs, fmt.Errorf("%s was sent %s, and trace says %s %s", name, headers.Read(frames[0]), end.Kind, end.Reason))
 		}
 	}
 	return errors.Join(errs...)
@@ -316,7 +317,7 @@ func (l *lab) arrived(where string, end trace.End, want []byte) error {
 		got, wanted := f.Data, want
 		if end.Kind == trace.EndTunnel {
 			const outer = 14 + 20 + 8 + 8
-			if h := trace.ReadHeader(got); h.Proto != trace.UDP || h.Dst.Port() != 4789 || len(got) < outer {
+			if h := headers.Read(got); h.Proto != headers.UDP || h.Dst.Port() != 4789 || len(got) < outer {
 				continue
 			}
 			got = got[outer:]
@@ -330,9 +331,9 @@ func (l *lab) arrived(where string, end trace.End, want []byte) error {
 	}
 	text := ""
 	for _, f := range p.seen.Frames()[p.read:] {
-		if h := trace.ReadHeader(f.Data); !f.Outgoing && h.Src.IsValid() {
+		if h := headers.Read(f.Data); !f.Outgoing && h.Src.IsValid() {
 			text += fmt.Sprintf("\n\t%s: %x", h, f.Data)
 		}
 	}
-	return fmt.Errorf("%s hasn't got %s: %x\n got%s", where, trace.ReadHeader(want), want, text)
+	return fmt.Errorf("%s hasn't got %s: %x\n got%s", where, headers.Read(want), want, text)
 }

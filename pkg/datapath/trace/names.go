@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+
+	"github.com/patchbay-net/patchbay/pkg/datapath/trace/headers"
 )
 
 // Names give what the maps know by numbers the names that people know. Each may
 // be nil.
 type Names struct {
-	Pod     func(netip.Addr) string               // namespace/name of this node's
-	Service func(netip.AddrPort, Protocol) string // namespace/name of the frontend's
-	Node    func(netip.Addr) string               // that has the address, or is the pod's
+	Pod     func(netip.Addr) string                       // namespace/name of this node's
+	Service func(netip.AddrPort, headers.Protocol) string // namespace/name of the frontend's
+	Node    func(netip.Addr) string                       // that has the address, or is the pod's
 	Link    func(index int) string
 }
 
@@ -48,63 +50,11 @@ func (n Names) node(a netip.Addr) string {
 	return a.String()
 }
 
-func (n Names) service(a netip.AddrPort, p Protocol) string {
+func (n Names) service(a netip.AddrPort, p headers.Protocol) string {
 	if n.Service != nil {
 		return n.Service(a, p)
 	}
 	return ""
-}
-
-// String is the protocol's name.
-func (p Protocol) String() string {
-	switch p {
-	case ICMP:
-		return "ICMP"
-	case TCP:
-		return "TCP"
-	case UDP:
-		return "UDP"
-	case ICMPv6:
-		return "ICMPv6"
-	case SCTP:
-		return "SCTP"
-	}
-	return fmt.Sprintf("protocol %d", uint8(p))
-}
-
-// String is a frame's headers on one line.
-func (h Header) String() string {
-	if !h.Src.IsValid() {
-		return fmt.Sprintf("%d bytes, not IP", h.Length)
-	}
-	src, dst := h.Src.String(), h.Dst.String()
-	if h.Src.Port() == 0 && h.Dst.Port() == 0 {
-		src, dst = h.Src.Addr().String(), h.Dst.Addr().String()
-	}
-	text := fmt.Sprintf("%s %s → %s", h.Proto, src, dst)
-	switch {
-	case h.Later:
-		text += ", a later fragment"
-	case h.Proto == TCP:
-		text += " " + flagsText(h.Flags)
-	case h.Proto == ICMP || h.Proto == ICMPv6:
-		text += fmt.Sprintf(" type %d code %d", h.Type, h.Code)
-	}
-	return text
-}
-
-func flagsText(flags uint8) string {
-	text := ""
-	for i, name := range []string{"FIN", "SYN", "RST", "PSH", "ACK"} {
-		if flags&(1<<i) == 0 {
-			continue
-		}
-		if text != "" {
-			text += ","
-		}
-		text += name
-	}
-	return text
 }
 
 func mac(b [6]byte) string { return net.HardwareAddr(b[:]).String() }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
 	"github.com/patchbay-net/patchbay/pkg/datapath/trace"
+	"github.com/patchbay-net/patchbay/pkg/datapath/trace/headers"
 	"github.com/patchbay-net/patchbay/test/netlab"
 )
 
@@ -32,20 +33,20 @@ func TestEveryProgram(t *testing.T) {
 			end     trace.EndKind
 			reason  string
 		}{
-			{"out of the tunnel, to a pod", trace.Packet{From: trace.FromTunnel, Node: addr("10.0.0.3"), Src: ap("10.244.3.5:1"), Dst: ap("10.244.1.10:9"), Proto: trace.TCP},
+			{"out of the tunnel, to a pod", trace.Packet{From: trace.FromTunnel, Node: addr("10.0.0.3"), Src: ap("10.244.3.5:1"), Dst: ap("10.244.1.10:9"), Proto: headers.TCP},
 				"tc_tunnel_in", trace.EndPod, ""},
-			{"out of the tunnel, of nobody", trace.Packet{From: trace.FromTunnel, Node: addr("10.0.0.9"), Src: ap("10.244.3.5:1"), Dst: ap("10.244.1.10:9"), Proto: trace.TCP},
+			{"out of the tunnel, of nobody", trace.Packet{From: trace.FromTunnel, Node: addr("10.0.0.9"), Src: ap("10.244.3.5:1"), Dst: ap("10.244.1.10:9"), Proto: headers.TCP},
 				"tc_tunnel_in", trace.EndDropped, "forged-tunnel"},
-			{"a node's pod in its own frame", trace.Packet{From: trace.FromNIC, Link: c.index, SrcMAC: c.mac, DstMAC: c.nodeMAC, Src: ap("10.244.3.5:1"), Dst: ap("10.244.1.10:9"), Proto: trace.TCP},
+			{"a node's pod in its own frame", trace.Packet{From: trace.FromNIC, Link: c.index, SrcMAC: c.mac, DstMAC: c.nodeMAC, Src: ap("10.244.3.5:1"), Dst: ap("10.244.1.10:9"), Proto: headers.TCP},
 				"tc_uplink_in", trace.EndPod, ""},
-			{"the node to its pod", trace.Packet{From: node, Src: ap("10.0.0.1:1"), Dst: ap("10.244.1.10:9"), Proto: trace.TCP}, "tc_pod_out", trace.EndPod, ""},
-			{"the node to a pod on its link", trace.Packet{From: node, Src: ap("10.0.0.1:1"), Dst: ap("10.244.2.10:9"), Proto: trace.TCP}, "tc_uplink_out", trace.EndWire, ""},
-			{"the node to a pod behind the tunnel", trace.Packet{From: node, Src: ap("10.0.0.1:1"), Dst: ap("10.244.3.10:9"), Proto: trace.TCP}, "tc_tunnel_out", trace.EndTunnel, ""},
-			{"the node to a ClusterIP by packets", trace.Packet{From: node, Src: ap("192.0.2.1:1"), Dst: ap("10.96.0.1:80"), Proto: trace.TCP}, "tc_uplink_out", trace.EndPod, ""},
-			{"the node to no ClusterIP", trace.Packet{From: node, Src: ap("192.0.2.1:1"), Dst: ap("10.96.9.9:80"), Proto: trace.TCP}, "tc_uplink_out", trace.EndDropped, "no-service"},
-			{"the node to itself", trace.Packet{From: node, Src: ap("10.0.0.1:1"), Dst: ap("192.0.2.1:9"), Proto: trace.UDP}, "", trace.EndNode, ""},
+			{"the node to its pod", trace.Packet{From: node, Src: ap("10.0.0.1:1"), Dst: ap("10.244.1.10:9"), Proto: headers.TCP}, "tc_pod_out", trace.EndPod, ""},
+			{"the node to a pod on its link", trace.Packet{From: node, Src: ap("10.0.0.1:1"), Dst: ap("10.244.2.10:9"), Proto: headers.TCP}, "tc_uplink_out", trace.EndWire, ""},
+			{"the node to a pod behind the tunnel", trace.Packet{From: node, Src: ap("10.0.0.1:1"), Dst: ap("10.244.3.10:9"), Proto: headers.TCP}, "tc_tunnel_out", trace.EndTunnel, ""},
+			{"the node to a ClusterIP by packets", trace.Packet{From: node, Src: ap("192.0.2.1:1"), Dst: ap("10.96.0.1:80"), Proto: headers.TCP}, "tc_uplink_out", trace.EndPod, ""},
+			{"the node to no ClusterIP", trace.Packet{From: node, Src: ap("192.0.2.1:1"), Dst: ap("10.96.9.9:80"), Proto: headers.TCP}, "tc_uplink_out", trace.EndDropped, "no-service"},
+			{"the node to itself", trace.Packet{From: node, Src: ap("10.0.0.1:1"), Dst: ap("192.0.2.1:9"), Proto: headers.UDP}, "", trace.EndNode, ""},
 			{"a pod to the outside, hop limit used up", trace.Packet{From: trace.FromPod, Link: l.places["pod1"].index, SrcMAC: l.places["pod1"].mac, DstMAC: l.places["pod1"].nodeMAC,
-				Src: ap("10.244.1.10:1"), Dst: ap("203.0.113.5:9"), Proto: trace.UDP, TTL: 1}, "", trace.EndDropped, "ttl"},
+				Src: ap("10.244.1.10:1"), Dst: ap("203.0.113.5:9"), Proto: headers.UDP, TTL: 1}, "", trace.EndDropped, "ttl"},
 		}
 		for _, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
@@ -66,20 +67,20 @@ func TestEveryProgram(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer tracer.Close()
-			s, err := tracer.Socket(ap("10.244.1.10:1"), ap("10.96.0.6:80"), trace.TCP, 0)
+			s, err := tracer.Socket(ap("10.244.1.10:1"), ap("10.96.0.6:80"), headers.TCP, 0)
 			if err != nil || !s.Found || s.Balanced || s.Why == "" || len(s.Backends) != 3 {
 				t.Errorf("left to packets: %+v, %v", s, err)
 			}
 			const cookie = 77
-			s, err = tracer.Socket(ap("10.244.1.10:1"), ap("10.96.0.7:80"), trace.TCP, cookie)
+			s, err = tracer.Socket(ap("10.244.1.10:1"), ap("10.96.0.7:80"), headers.TCP, cookie)
 			if err != nil || !s.Balanced || s.Affinity != 3600 || s.Last.IsValid() || !slices.Contains(s.Backends, s.Example) {
 				t.Errorf("the first time: %+v, %v", s, err)
 			}
 			remember(t, cookie, "10.96.0.7:80", s.Backends[2])
-			if s, err = tracer.Socket(ap("10.244.1.10:1"), ap("10.96.0.7:80"), trace.TCP, cookie); err != nil || s.Last != s.Backends[2] {
+			if s, err = tracer.Socket(ap("10.244.1.10:1"), ap("10.96.0.7:80"), headers.TCP, cookie); err != nil || s.Last != s.Backends[2] {
 				t.Errorf("later: %+v, %v", s, err)
 			}
-			if s, err := tracer.Socket(ap("10.244.1.10:1"), ap("10.96.7.7:80"), trace.TCP, 0); err != nil || s.Found {
+			if s, err := tracer.Socket(ap("10.244.1.10:1"), ap("10.96.7.7:80"), headers.TCP, 0); err != nil || s.Found {
 				t.Errorf("no Service: %+v, %v", s, err)
 			}
 		})

@@ -16,6 +16,7 @@ import (
 
 	datapathmaps "github.com/patchbay-net/patchbay/pkg/datapath/maps"
 	"github.com/patchbay-net/patchbay/pkg/datapath/trace"
+	"github.com/patchbay-net/patchbay/pkg/datapath/trace/headers"
 	"github.com/patchbay-net/patchbay/pkg/service"
 	"github.com/patchbay-net/patchbay/test/netlab"
 )
@@ -82,7 +83,7 @@ func (l *lab) from(place, src, dst string) trace.Packet {
 	if p == nil {
 		l.t.Fatalf("no place %s", place)
 	}
-	packet := trace.Packet{From: trace.FromNIC, Link: p.index, Src: ap(src), Dst: ap(dst), Proto: trace.TCP, SrcMAC: p.mac, DstMAC: p.nodeMAC}
+	packet := trace.Packet{From: trace.FromNIC, Link: p.index, Src: ap(src), Dst: ap(dst), Proto: headers.TCP, SrcMAC: p.mac, DstMAC: p.nodeMAC}
 	if place == "pod1" || place == "pod2" {
 		packet.From = trace.FromPod
 	}
@@ -97,26 +98,26 @@ type asked struct {
 	reason               string
 }
 
-func icmp(p *trace.Packet)  { p.Proto = trace.ICMP }
-func udp(p *trace.Packet)   { p.Proto = trace.UDP }
+func icmp(p *trace.Packet)  { p.Proto = headers.ICMP }
+func udp(p *trace.Packet)   { p.Proto = headers.UDP }
 func later(p *trace.Packet) { p.Fragment, p.Length = &trace.Fragment{ID: 77, Offset: 1480}, 64 }
 func first(p *trace.Packet) {
-	p.Proto, p.Fragment, p.Length = trace.UDP, &trace.Fragment{ID: 78, More: true}, 64
+	p.Proto, p.Fragment, p.Length = headers.UDP, &trace.Fragment{ID: 78, More: true}, 64
 }
 
 func cases() []asked {
 	return []asked{
 		{name: "ClusterIP, local backend", from: "pod1", src: "10.244.1.10:1001", dst: "10.96.0.1:80", want: trace.EndPod},
 		{name: "established", from: "pod1", src: "10.244.1.10:1001", dst: "10.96.0.1:80", want: trace.EndPod,
-			change: func(p *trace.Packet) { p.Flags = trace.ACK }},
+			change: func(p *trace.Packet) { p.Flags = headers.ACK }},
 		{name: "the backend's answer", from: "pod2", src: "10.244.1.11:8080", dst: "10.244.1.10:1001", want: trace.EndPod,
-			change: func(p *trace.Packet) { p.Flags = trace.SYN | trace.ACK }},
+			change: func(p *trace.Packet) { p.Flags = headers.SYN | headers.ACK }},
 		{name: "to another backend's port, past the Service", from: "pod1", src: "10.244.1.10:1001", dst: "10.244.1.11:8080", want: trace.EndPod},
 		{name: "ClusterIP, backend by route", from: "pod1", src: "10.244.1.10:1002", dst: "10.96.0.2:80", want: trace.EndWire},
 		{name: "the remote backend's answer", from: "b", src: "10.244.2.10:8080", dst: "10.244.1.10:1002", want: trace.EndPod,
-			change: func(p *trace.Packet) { p.Flags = trace.SYN | trace.ACK }},
+			change: func(p *trace.Packet) { p.Flags = headers.SYN | headers.ACK }},
 		{name: "ICMP error about a flow", from: "b", src: "10.244.2.10:0", dst: "10.244.1.10:0", want: trace.EndPod, change: func(p *trace.Packet) {
-			p.Proto, p.Quote = trace.ICMP, &trace.Packet{Src: ap("10.244.1.10:1002"), Dst: ap("10.244.2.10:8080"), Proto: trace.TCP}
+			p.Proto, p.Quote = headers.ICMP, &trace.Packet{Src: ap("10.244.1.10:1002"), Dst: ap("10.244.2.10:8080"), Proto: headers.TCP}
 		}},
 		{name: "ClusterIP, backend by tunnel", from: "pod1", src: "10.244.1.10:1003", dst: "10.96.0.3:80", want: trace.EndTunnel},
 		{name: "hairpin", from: "pod1", src: "10.244.1.10:1004", dst: "10.96.0.4:80", want: trace.EndPod},
@@ -138,11 +139,11 @@ func cases() []asked {
 		{name: "pod to nobody's range", from: "pod1", src: "10.244.1.10:1016", dst: "10.244.9.77:9", want: trace.EndDropped, reason: "no-route"},
 		{name: "pod to the outside", from: "pod1", src: "10.244.1.10:10017", dst: "203.0.113.5:9", want: trace.EndWire},
 		{name: "the answer from outside", from: "client", src: "203.0.113.5:9", dst: "192.0.2.1:10017", want: trace.EndPod,
-			change: func(p *trace.Packet) { p.Flags = trace.SYN | trace.ACK }},
+			change: func(p *trace.Packet) { p.Flags = headers.SYN | headers.ACK }},
 		{name: "pod to the outside, again", from: "pod1", src: "10.244.1.10:10017", dst: "203.0.113.5:9", want: trace.EndWire,
-			change: func(p *trace.Packet) { p.Flags = trace.ACK }},
+			change: func(p *trace.Packet) { p.Flags = headers.ACK }},
 		{name: "pod to the outside, in mid-flow", from: "pod1", src: "10.244.1.10:10018", dst: "203.0.113.5:9", want: trace.EndDropped, reason: "masquerade",
-			change: func(p *trace.Packet) { p.Flags = trace.ACK }},
+			change: func(p *trace.Packet) { p.Flags = headers.ACK }},
 		{name: "pod to another node", from: "pod1", src: "10.244.1.10:1018", dst: "10.0.0.2:9", want: trace.EndWire},
 		{name: "pod to its node", from: "pod1", src: "10.244.1.10:1019", dst: "10.0.0.1:9", change: udp, want: trace.EndNode},
 		{name: "pod's tunnel packet", from: "pod1", src: "10.244.1.10:1020", dst: "10.0.0.2:4789", change: udp, want: trace.EndDropped, reason: "pod-tunnel"},
@@ -151,7 +152,7 @@ func cases() []asked {
 		{name: "v6 unknown port", from: "pod1", src: "[fd00:244:1::10]:1023", dst: "[fd00:96::1]:81", want: trace.EndRefused, reason: "no-service"},
 		{name: "LoadBalancer", from: "client", src: "198.51.100.66:2001", dst: "192.0.2.50:80", want: trace.EndPod},
 		{name: "the answer to a client outside", from: "pod2", src: "10.244.1.11:8080", dst: "198.51.100.66:2001", want: trace.EndWire,
-			change: func(p *trace.Packet) { p.Flags = trace.SYN | trace.ACK }},
+			change: func(p *trace.Packet) { p.Flags = headers.SYN | headers.ACK }},
 		{name: "LoadBalancer by route", from: "client", src: "192.0.2.100:2002", dst: "192.0.2.51:80", want: trace.EndWire},
 		{name: "LoadBalancer by tunnel", from: "client", src: "192.0.2.100:2003", dst: "192.0.2.52:80", want: trace.EndTunnel},
 		{name: "source range, outside", from: "client", src: "192.0.2.100:2004", dst: "192.0.2.53:80", want: trace.EndDropped, reason: "source-range"},
@@ -177,7 +178,7 @@ func cases() []asked {
 		{name: "fragment without its first", from: "pod1", src: "10.244.1.10:0", dst: "10.96.0.1:0", change: later, want: trace.EndDropped, reason: "fragment"},
 		{name: "first fragment", from: "pod1", src: "10.244.1.10:1030", dst: "10.244.2.77:9", change: first, want: trace.EndWire},
 		{name: "RST of no flow", from: "pod1", src: "10.244.1.10:1031", dst: "10.96.0.1:80", want: trace.EndDropped, reason: "no-flow",
-			change: func(p *trace.Packet) { p.Flags = trace.RST }},
+			change: func(p *trace.Packet) { p.Flags = headers.RST }},
 	}
 }
 
@@ -263,7 +264,7 @@ func text(w *trace.Walk) string {
 	}
 	var b strings.Builder
 	for _, hop := range w.Hops {
-		fmt.Fprintf(&b, "%s at %d: %s\n", cmp.Or(hop.Program, "stack"), hop.Link, trace.ReadHeader(hop.In))
+		fmt.Fprintf(&b, "%s at %d: %s\n", cmp.Or(hop.Program, "stack"), hop.Link, headers.Read(hop.In))
 		for _, line := range hop.Lines {
 			fmt.Fprintf(&b, "  %s: %s\n", line.Topic, line.Text)
 		}

@@ -3,7 +3,6 @@
 package trace
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -12,6 +11,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
+	"github.com/patchbay-net/patchbay/pkg/datapath/trace/headers"
+	"github.com/patchbay-net/patchbay/pkg/datapath/trace/replica"
 )
 
 // Origin is where a packet comes from.
@@ -32,7 +33,7 @@ type Packet struct {
 	Node netip.Addr
 
 	Src, Dst       netip.AddrPort // ICMP: the source's port is the echo's id
-	Proto          Protocol
+	Proto          headers.Protocol
 	Flags          uint8 // TCP's; 0: SYN
 	TTL            uint8 // 0: 64
 	SrcMAC, DstMAC [6]byte
@@ -105,7 +106,7 @@ func (t *Tracer) Walk(p Packet) (there, back *Walk, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	h := ReadHeader(frame)
+	h := headers.Read(frame)
 	addrs := []netip.Addr{h.Src.Addr()}
 	if p.Quote != nil {
 		addrs = append(addrs, p.Quote.Src.Addr(), p.Quote.Dst.Addr())
@@ -117,7 +118,7 @@ func (t *Tracer) Walk(p Packet) (there, back *Walk, err error) {
 	for _, n := range own {
 		addrs = append(addrs, n.Addrs...) // whom backends outside answer
 	}
-	if err := t.remember(addrs...); err != nil {
+	if err := t.Remember(addrs...); err != nil {
 		return nil, nil, err
 	}
 	w := walker{Tracer: t, walk: &Walk{}}
@@ -139,50 +140,50 @@ func (t *Tracer) Walk(p Packet) (there, back *Walk, err error) {
 func (w *walker) begin(p Packet, frame []byte) error {
 	switch p.From {
 	case FromPod:
-		return w.through(input{program: "tc_pod_in", link: p.Link, frame: frame})
+		return w.through(replica.Input{Program: "tc_pod_in", Link: p.Link, Frame: frame})
 	case FromNIC:
-		return w.through(input{program: "tc_uplink_in", link: p.Link, frame: frame})
+		return w.through(replica.Input{Program: "tc_uplink_in", Link: p.Link, Frame: frame})
 	case FromTunnel:
 		cfg, err := w.config()
 		if err != nil {
 			return err
 		}
-		return w.through(input{program: "tc_tunnel_in", link: int(cfg.TunnelIfindex), frame: frame, node: p.Node})
+		return w.through(replica.Input{Program: "tc_tunnel_in", Link: int(cfg.TunnelIfindex), Frame: frame, Node: p.Node})
 	}
 	return w.stack(frame, 0, 0)
 }
 
 // through runs a program and goes on with what it made of the packet.
-func (w *walker) through(in input) error {
+func (w *walker) through(in replica.Input) error {
 	if len(w.walk.Hops) >= maxHops {
 		return errLoops
 	}
-	out, err := w.run(in)
+	out, err := w.Run(in)
 	if err != nil {
 		return err
 	}
-	hop := Hop{Program: in.program, Link: in.link, In: in.frame, Out: out.frame}
+	hop := Hop{Program: in.Program, Link: in.Link, In: in.Frame, Out: out.Frame}
 	hop.Lines = w.explain(in, out)
 	w.walk.Hops = append(w.walk.Hops, hop)
 	switch {
-	case out.verdict == actShot:
-		w.end(End{Kind: EndDropped, Reason: out.reason, Frame: in.frame})
+	case out.Verdict == replica.ActShot:
+		w.end(End{Kind: EndDropped, Reason: out.Reason, Frame: in.Frame})
 		return nil
-	case out.reason != "":
-		w.end(End{Kind: EndRefused, Reason: out.reason, Link: in.link, Frame: out.frame})
+	case out.Reason != "":
+		w.end(End{Kind: EndRefused, Reason: out.Reason, Link: in.Link, Frame: out.Frame})
 		return nil
-	case out.verdict == actRedirect:
+	case out.Verdict == replica.ActRedirect:
 		return w.sent(in, out)
 	}
-	switch in.program {
+	switch in.Program {
 	case "tc_pod_out":
-		w.end(End{Kind: EndPod, Link: in.link, Frame: out.frame})
+		w.end(End{Kind: EndPod, Link: in.Link, Frame: out.Frame})
 	case "tc_uplink_out":
-		w.end(End{Kind: EndWire, Link: in.link, Frame: out.frame})
+		w.end(End{Kind: EndWire, Link: in.Link, Frame: out.Frame})
 	case "tc_tunnel_out":
-		w.end(End{Kind: EndTunnel, Link: in.link, Hop: remote(out.sent), Frame: out.frame})
+		w.end(End{Kind: EndTunnel, Link: in.Link, Hop: remote(out.Sent), Frame: out.Frame})
 	default:
-		return w.stack(out.frame, in.link, out.mark)
+		return w.stack(out.Frame, in.Link, out.Mark)
 	}
 	return nil
 }
@@ -192,47 +193,47 @@ func (w *walker) end(e End) { w.walk.End = e }
 const toIngress = 1 // BPF_F_INGRESS
 
 // sent goes on where the program has redirected the packet to.
-func (w *walker) sent(in input, out output) error {
-	link := int(out.sent.Link)
+func (w *walker) sent(in replica.Input, out replica.Output) error {
+	link := int(out.Sent.Link)
 	cfg, err := w.config()
 	if err != nil {
 		return err
 	}
-	end := End{Kind: EndWire, Link: link, Frame: out.frame}
+	end := End{Kind: EndWire, Link: link, Frame: out.Frame}
 	switch {
-	case answersItself(out.steps):
+	case answersItself(out.Steps):
 		end.Kind = EndAnswered
-	case asm.BuiltinFunc(out.sent.Helper) == asm.FnRedirectPeer:
+	case asm.BuiltinFunc(out.Sent.Helper) == asm.FnRedirectPeer:
 		end.Kind = EndPod
-	case out.sent.Flags&toIngress != 0:
-		return w.stack(out.frame, link, out.mark)
+	case out.Sent.Flags&toIngress != 0:
+		return w.stack(out.Frame, link, out.Mark)
 	case link == int(cfg.TunnelIfindex) && link != 0:
-		end.Kind, end.Hop = EndTunnel, remote(out.sent)
+		end.Kind, end.Hop = EndTunnel, remote(out.Sent)
 	case w.isPod(link):
 		end.Kind = EndPod
-	case asm.BuiltinFunc(out.sent.Helper) == asm.FnRedirectNeigh:
-		if end.Hop = hopOf(out.sent); !end.Hop.IsValid() {
-			if r, err := w.lookup(out.frame, 0); err == nil {
-				end.Hop = r.hop
+	case asm.BuiltinFunc(out.Sent.Helper) == asm.FnRedirectNeigh:
+		if end.Hop = hopOf(out.Sent); !end.Hop.IsValid() {
+			if r, err := w.Route(out.Frame, 0); err == nil {
+				end.Hop = r.Hop
 			}
 		}
-	case out.sent.Helper == 0:
-		return fmt.Errorf("%s redirected the packet, and how was not seen", in.program)
+	case out.Sent.Helper == 0:
+		return fmt.Errorf("%s redirected the packet, and how was not seen", in.Program)
 	}
 	w.end(end)
 	return nil
 }
 
 // answersItself tells whether a stage has turned the packet into its answer.
-func answersItself(steps []step) bool {
+func answersItself(steps []replica.Step) bool {
 	for _, s := range steps {
-		switch s.name {
+		switch s.Name {
 		case "answer_arp", "answer_nd", "answer_echo":
-			if uint32(s.ret) == actRedirect {
+			if uint32(s.Ret) == replica.ActRedirect {
 				return true
 			}
 		}
-		if answersItself(s.steps) {
+		if answersItself(s.Steps) {
 			return true
 		}
 	}
@@ -240,7 +241,7 @@ func answersItself(steps []step) bool {
 }
 
 // remote is the node at the tunnel's other end.
-func remote(s sent) netip.Addr {
+func remote(s replica.Sent) netip.Addr {
 	switch s.Tunnel {
 	case 0:
 		return netip.Addr{}
@@ -253,7 +254,7 @@ func remote(s sent) netip.Addr {
 // Address families of the kernel.
 const afInet, afInet6 = 2, 10
 
-func hopOf(s sent) netip.Addr {
+func hopOf(s replica.Sent) netip.Addr {
 	switch s.Family {
 	case afInet:
 		return netip.AddrFrom4([4]byte(s.Hop[:4]))
@@ -277,7 +278,7 @@ func (w *walker) stack(frame []byte, from int, mark uint32) error {
 		w.end(e)
 		return nil
 	}
-	h := ReadHeader(frame)
+	h := headers.Read(frame)
 	if !h.Src.IsValid() {
 		note("stack", "not IP: it is the node's own")
 		return done(End{Kind: EndNode, Frame: frame})
@@ -288,26 +289,26 @@ func (w *walker) stack(frame []byte, from int, mark uint32) error {
 	}
 	if pod.IsValid() {
 		note("masquerade", "the answer to a pod's packet: %s becomes %s again", h.Dst, pod)
-		frame = rewrite(frame, netip.AddrPort{}, pod)
-		h = ReadHeader(frame)
+		frame = headers.Rewrite(frame, netip.AddrPort{}, pod)
+		h = headers.Read(frame)
 	}
 	if h.Dst.Addr().IsMulticast() || h.Dst.Addr().IsLinkLocalUnicast() {
 		note("stack", "%s is the link's: it is the node's own", h.Dst.Addr())
 		return done(End{Kind: EndNode, Frame: frame})
 	}
-	r, err := w.lookup(frame, from)
+	r, err := w.Route(frame, from)
 	if err != nil {
 		return err
 	}
 	switch {
-	case r.local:
+	case r.Local:
 		note("route", "%s is the node's own address: to a process of the node, or refused by it", h.Dst.Addr())
 		return done(End{Kind: EndNode, Frame: frame})
-	case r.refused != "":
-		note("route", "%s", r.refused)
+	case r.Refused != "":
+		note("route", "%s", r.Refused)
 		return done(End{Kind: EndDropped, Reason: "route", Frame: frame})
 	}
-	note("route", "%s by %s", viaText(r.hop, h.Dst.Addr(), w.opts.Names), w.opts.Names.link(r.link))
+	note("route", "%s by %s", viaText(r.Hop, h.Dst.Addr(), w.opts.Names), w.opts.Names.link(r.Link))
 	if from != 0 && h.TTL <= 1 {
 		note("hop limit", "used up")
 		return done(End{Kind: EndDropped, Reason: "ttl", Frame: frame})
@@ -329,7 +330,7 @@ func (w *walker) stack(frame []byte, from int, mark uint32) error {
 
 // unmask is the pod's end of a masqueraded connection that a packet answers; not
 // valid: it answers none.
-func (w *walker) unmask(h Header, from int) (netip.AddrPort, error) {
+func (w *walker) unmask(h headers.Header, from int) (netip.AddrPort, error) {
 	if w.masked != nil && h.Dst.Addr() == w.masked.node {
 		return netip.AddrPortFrom(w.masked.pod, 0), nil
 	}
@@ -345,16 +346,16 @@ func (w *walker) unmask(h Header, from int) (netip.AddrPort, error) {
 
 // leave is what the stack does to a packet that it forwards; dropped: our rules
 // keep it in.
-func (w *walker) leave(frame []byte, from int, r route) (out []byte, line Line, dropped bool, err error) {
+func (w *walker) leave(frame []byte, from int, r replica.Route) (out []byte, line Line, dropped bool, err error) {
 	frame = append([]byte(nil), frame...)
-	copy(frame, r.dmac[:])
-	copy(frame[6:], r.smac[:])
+	copy(frame, r.DstMAC[:])
+	copy(frame[6:], r.SrcMAC[:])
 	if from == 0 {
 		return frame, Line{}, false, nil
 	}
-	h := ReadHeader(frame)
-	frame = rewriteHops(frame)
-	node := w.maskFor(h, from, r.link)
+	h := headers.Read(frame)
+	frame = headers.Forward(frame)
+	node := w.maskFor(h, from, r.Link)
 	if !node.IsValid() {
 		return frame, Line{}, false, nil
 	}
@@ -364,21 +365,21 @@ func (w *walker) leave(frame []byte, from int, r route) (out []byte, line Line, 
 	case err != nil:
 		return nil, Line{}, false, err
 	case known && !answer:
-		return rewrite(frame, c.node, netip.AddrPort{}), Line{"masquerade", fmt.Sprintf("the connection is known: %s becomes %s", h.Src, c.node)}, false, nil
-	case h.Proto == TCP && h.Flags&(FIN|SYN|RST|ACK) != SYN:
+		return headers.Rewrite(frame, c.node, netip.AddrPort{}), Line{"masquerade", fmt.Sprintf("the connection is known: %s becomes %s", h.Src, c.node)}, false, nil
+	case h.Proto == headers.TCP && h.Flags&(headers.FIN|headers.SYN|headers.RST|headers.ACK) != headers.SYN:
 		return frame, Line{"masquerade", "TCP from the middle of a connection that the kernel doesn't know: nobody outside knows it by the node's address"}, true, nil
 	}
-	return rewrite(frame, netip.AddrPortFrom(node, 0), netip.AddrPort{}),
+	return headers.Rewrite(frame, netip.AddrPortFrom(node, 0), netip.AddrPort{}),
 		Line{"masquerade", fmt.Sprintf("the source %s becomes the node's %s; its port stays where it is free", h.Src.Addr(), node)}, false, nil
 }
 
 // maskFor is the node's address that a pod's packet gets on its way out.
-func (w *walker) maskFor(h Header, from, to int) netip.Addr {
+func (w *walker) maskFor(h headers.Header, from, to int) netip.Addr {
 	if !w.opts.Masquerade || !w.isPod(from) || w.kind(h.Dst.Addr()) != objects.MapRouteKindROUTE_NONE {
 		return netip.Addr{}
 	}
 	var nic objects.MapNic
-	if w.maps["nics"].Lookup(uint32(to), &nic) != nil {
+	if w.Lookup("nics", uint32(to), &nic) != nil {
 		return netip.Addr{}
 	}
 	if h.Src.Addr().Is4() {
@@ -388,37 +389,37 @@ func (w *walker) maskFor(h Header, from, to int) netip.Addr {
 }
 
 // out runs the program at the device that the stack sends the packet out by.
-func (w *walker) out(frame []byte, from int, mark uint32, r route) error {
-	in := input{program: "tc_uplink_out", link: r.link, origin: from, mark: mark, frame: frame}
+func (w *walker) out(frame []byte, from int, mark uint32, r replica.Route) error {
+	in := replica.Input{Program: "tc_uplink_out", Link: r.Link, Origin: from, Mark: mark, Frame: frame}
 	cfg, err := w.config()
 	if err != nil {
 		return err
 	}
 	var nic objects.MapNic
-	err = w.maps["nics"].Lookup(uint32(r.link), &nic)
+	err = w.Lookup("nics", uint32(r.Link), &nic)
 	switch {
-	case w.isPod(r.link):
-		in.program = "tc_pod_out"
-	case r.link == int(cfg.TunnelIfindex):
-		in.program = "tc_tunnel_out"
+	case w.isPod(r.Link):
+		in.Program = "tc_pod_out"
+	case r.Link == int(cfg.TunnelIfindex):
+		in.Program = "tc_tunnel_out"
 	case errors.Is(err, ebpf.ErrKeyNotExist):
-		w.end(End{Kind: EndWire, Link: r.link, Hop: r.hop, Frame: frame})
+		w.end(End{Kind: EndWire, Link: r.Link, Hop: r.Hop, Frame: frame})
 		return nil
 	case err != nil:
-		return fmt.Errorf("read NIC %d: %w", r.link, err)
+		return fmt.Errorf("read NIC %d: %w", r.Link, err)
 	}
 	if err := w.through(in); err != nil {
 		return err
 	}
 	if w.walk.End.Kind == EndWire && !w.walk.End.Hop.IsValid() {
-		w.walk.End.Hop = r.hop
+		w.walk.End.Hop = r.Hop
 	}
 	return nil
 }
 
 // config reads the tunnel's settings.
 func (t *Tracer) config() (c objects.MapConfig, err error) {
-	if err := t.maps["config"].Lookup(uint32(0), &c); err != nil {
+	if err := t.Lookup("config", uint32(0), &c); err != nil {
 		return c, fmt.Errorf("read config: %w", err)
 	}
 	return c, nil
@@ -428,7 +429,7 @@ func (t *Tracer) config() (c objects.MapConfig, err error) {
 func (t *Tracer) isPod(link int) bool {
 	var key objects.MapAddr
 	var value objects.MapEndpoint
-	for it := t.maps["endpoints"].Iterate(); it.Next(&key, &value); {
+	for it := t.Iterate("endpoints"); it.Next(&key, &value); {
 		if int(value.Ifindex) == link && link != 0 {
 			return true
 		}
@@ -442,79 +443,6 @@ func (t *Tracer) kind(a netip.Addr) objects.MapRouteKind {
 }
 
 func (t *Tracer) routeOf(a netip.Addr) (r objects.MapRoute) {
-	_ = t.maps["routes"].Lookup(objects.MapRouteKey{Prefixlen: 128, Addr: a.As16()}, &r) // none: outside
+	_ = t.Lookup("routes", objects.MapRouteKey{Prefixlen: 128, Addr: a.As16()}, &r) // none: outside
 	return r
-}
-
-// route is what the node's routing table says.
-type route struct {
-	link       int
-	hop        netip.Addr
-	smac, dmac [6]byte
-	local      bool
-	refused    string
-}
-
-// fibSize is struct bpf_fib_lookup's; then BPF_FIB_LKUP_RET_*.
-const (
-	fibSize = 64
-
-	fibSuccess, fibNotForwarded, fibNoNeighbour = 0, 4, 7
-)
-
-// loopback is the device that the node's own packets are looked up for.
-const loopback = 1
-
-// lookup asks the node's routes for a packet of a device, or its own.
-func (t *Tracer) lookup(frame []byte, from int) (route, error) {
-	h := ReadHeader(frame)
-	q := make([]byte, fibSize)
-	q[0], q[1] = afInet, byte(h.Proto)
-	src, dst := h.Src.Addr().AsSlice(), h.Dst.Addr().AsSlice()
-	if h.Src.Addr().Is6() {
-		q[0] = afInet6
-	}
-	binary.BigEndian.PutUint16(q[2:], h.Src.Port())
-	binary.BigEndian.PutUint16(q[4:], h.Dst.Port())
-	if from == 0 {
-		from = loopback
-	}
-	binary.NativeEndian.PutUint32(q[8:], uint32(from))
-	copy(q[16:], src)
-	copy(q[32:], dst)
-	if err := t.maps[tableRoutes].Put(uint32(0), q); err != nil {
-		return route{}, fmt.Errorf("ask for the route to %s: %w", h.Dst.Addr(), err)
-	}
-	code, err := t.route.Run(&ebpf.RunOptions{Data: make([]byte, 64)})
-	if err != nil {
-		return route{}, fmt.Errorf("ask for the route to %s: %w", h.Dst.Addr(), err)
-	}
-	if err := t.maps[tableRoutes].Lookup(uint32(0), &q); err != nil {
-		return route{}, fmt.Errorf("ask for the route to %s: %w", h.Dst.Addr(), err)
-	}
-	r := route{link: int(binary.NativeEndian.Uint32(q[8:])), smac: [6]byte(q[52:]), dmac: [6]byte(q[58:])}
-	r.hop, _ = netip.AddrFromSlice(q[32 : 32+len(dst)])
-	if q[0] == afInet6 { // also of an IPv4 route
-		r.hop = netip.AddrFrom16([16]byte(q[32:48]))
-	}
-	switch code {
-	case fibSuccess, fibNoNeighbour:
-		return r, nil
-	case fibNotForwarded:
-		r.local = true
-		return r, nil
-	}
-	r.refused = fibText(code)
-	return r, nil
-}
-
-func fibText(code uint32) string {
-	texts := map[uint32]string{
-		1: "a blackhole route", 2: "an unreachable route, or none", 3: "a prohibiting route",
-		5: "forwarding is switched off (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding)",
-	}
-	if text := texts[code]; text != "" {
-		return text
-	}
-	return fmt.Sprintf("no route (code %d of bpf_fib_lookup)", int32(code))
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/datapath/trace"
+	"github.com/patchbay-net/patchbay/pkg/datapath/trace/headers"
 )
 
 // sourcePort is the source port of packets that don't name theirs.
@@ -56,14 +57,14 @@ func (a *asked) packet() (p trace.Packet, err error) {
 	return p, nil
 }
 
-func protocol(text string) (trace.Protocol, error) {
-	for _, p := range []trace.Protocol{trace.TCP, trace.UDP, trace.SCTP, trace.ICMP} {
+func protocol(text string) (headers.Protocol, error) {
+	for _, p := range []headers.Protocol{headers.TCP, headers.UDP, headers.SCTP, headers.ICMP} {
 		if strings.EqualFold(text, p.String()) {
 			return p, nil
 		}
 	}
 	if strings.EqualFold(text, "icmpv6") {
-		return trace.ICMP, nil
+		return headers.ICMP, nil
 	}
 	return 0, fmt.Errorf("protocol %q is none of tcp, udp, sctp, icmp", text)
 }
@@ -81,24 +82,24 @@ func flags(names []string) (out uint8, err error) {
 }
 
 // destination finds out where the packet is for.
-func (a *asked) destination(proto trace.Protocol) (netip.AddrPort, error) {
+func (a *asked) destination(proto headers.Protocol) (netip.AddrPort, error) {
 	to := a.request.To
 	if dst, err := netip.ParseAddrPort(to); err == nil {
 		return dst, nil
 	}
 	if addr, err := netip.ParseAddr(to); err == nil {
-		if proto != trace.ICMP {
+		if proto != headers.ICMP {
 			return netip.AddrPort{}, fmt.Errorf("destination %s: %s needs a port", to, proto)
 		}
 		return netip.AddrPortFrom(addr, 0), nil
 	}
 	name, portText, _ := strings.Cut(to, ":")
 	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil && proto != trace.ICMP {
+	if err != nil && proto != headers.ICMP {
 		return netip.AddrPort{}, fmt.Errorf("destination %q: want ADDRESS:PORT, or NAMESPACE/NAME:PORT of a Service or pod", to)
 	}
 	for _, s := range a.opts.View.Services() {
-		if isName(name, s.Namespace, s.Name) && (proto == trace.ICMP || s.Frontend.Port() == uint16(port) && s.Protocol == proto.String()) {
+		if isName(name, s.Namespace, s.Name) && (proto == headers.ICMP || s.Frontend.Port() == uint16(port) && s.Protocol == proto.String()) {
 			return netip.AddrPortFrom(s.Frontend.Addr(), uint16(port)), nil
 		}
 	}

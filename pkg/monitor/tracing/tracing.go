@@ -18,6 +18,7 @@ import (
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/datapath/trace"
+	"github.com/patchbay-net/patchbay/pkg/datapath/trace/headers"
 	"github.com/patchbay-net/patchbay/pkg/netns"
 )
 
@@ -78,7 +79,7 @@ func (d *Desk) names() trace.Names {
 	}
 	return trace.Names{
 		Pod:     func(a netip.Addr) string { return pods[a] },
-		Service: func(a netip.AddrPort, p trace.Protocol) string { return services[key(a, p.String())] },
+		Service: func(a netip.AddrPort, p headers.Protocol) string { return services[key(a, p.String())] },
 		Node:    d.nodeOf,
 	}
 }
@@ -127,7 +128,7 @@ func (a *asked) run() (agentapi.Trace, error) {
 		return agentapi.Trace{}, fmt.Errorf("trace: %w", err)
 	}
 	if len(there.Hops) > 0 {
-		out.Packet = trace.ReadHeader(there.Hops[0].In).String()
+		out.Packet = headers.Read(there.Hops[0].In).String()
 	}
 	out.There = a.walk(there)
 	if back != nil {
@@ -141,7 +142,7 @@ func (a *asked) run() (agentapi.Trace, error) {
 // socket says what a process's call becomes, and makes the packet the one that
 // it then sends.
 func (a *asked) socket(p *trace.Packet) (*agentapi.TraceSocket, error) {
-	balanced := p.Proto == trace.TCP && (p.Flags == 0 || p.Flags == trace.SYN) || p.Proto == trace.UDP
+	balanced := p.Proto == headers.TCP && (p.Flags == 0 || p.Flags == headers.SYN) || p.Proto == headers.UDP
 	if a.request.Packets || !balanced || p.From != trace.FromPod && p.From != trace.FromNode {
 		return nil, nil
 	}
@@ -231,7 +232,7 @@ func (a *asked) device(index int) string {
 func (a *asked) walk(w *trace.Walk) agentapi.TraceWalk {
 	var out agentapi.TraceWalk
 	for _, h := range w.Hops {
-		hop := agentapi.TraceHop{Program: h.Program, Device: a.device(h.Link), Packet: trace.ReadHeader(h.In).String()}
+		hop := agentapi.TraceHop{Program: h.Program, Device: a.device(h.Link), Packet: headers.Read(h.In).String()}
 		for _, l := range h.Lines {
 			hop.Steps = append(hop.Steps, agentapi.TraceStep{Topic: l.Topic, Text: l.Text})
 		}
@@ -242,7 +243,7 @@ func (a *asked) walk(w *trace.Walk) agentapi.TraceWalk {
 }
 
 func (a *asked) end(e trace.End) agentapi.TraceEnd {
-	h := trace.ReadHeader(e.Frame)
+	h := headers.Read(e.Frame)
 	out := agentapi.TraceEnd{Kind: string(e.Kind), Device: a.device(e.Link), Reason: e.Reason}
 	names := a.names()
 	switch e.Kind {
@@ -273,9 +274,9 @@ func (a *asked) end(e trace.End) agentapi.TraceEnd {
 }
 
 // continued is the command that goes on at the next node.
-func continued(h trace.Header, more string) string {
+func continued(h headers.Header, more string) string {
 	text := fmt.Sprintf("patchbayctl trace %s %s --proto %s", h.Src, h.Dst, strings.ToLower(h.Proto.String()))
-	if h.Proto == trace.TCP && h.Flags != trace.SYN {
+	if h.Proto == headers.TCP && h.Flags != headers.SYN {
 		text += " --flags ack"
 	}
 	return text + " " + more

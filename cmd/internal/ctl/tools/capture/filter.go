@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/patchbay-net/patchbay/pkg/datapath/trace"
+	"github.com/patchbay-net/patchbay/pkg/datapath/trace/headers"
 )
 
 // Filter says which packets are wanted: those that all of its terms match. The
@@ -19,7 +19,7 @@ type Filter struct{ terms []term }
 
 type term struct {
 	not   bool
-	match func(frame []byte, h trace.Header) bool
+	match func(frame []byte, h headers.Header) bool
 }
 
 // ParseFilter reads a filter: terms with "and" between them, each with or
@@ -54,31 +54,31 @@ func ParseFilter(text string) (Filter, error) {
 	return f, nil
 }
 
-func parseTerm(kind, argument string) (func([]byte, trace.Header) bool, error) {
-	protocols := map[string][]trace.Protocol{
-		"tcp": {trace.TCP}, "udp": {trace.UDP}, "sctp": {trace.SCTP}, "icmp": {trace.ICMP, trace.ICMPv6},
+func parseTerm(kind, argument string) (func([]byte, headers.Header) bool, error) {
+	protocols := map[string][]headers.Protocol{
+		"tcp": {headers.TCP}, "udp": {headers.UDP}, "sctp": {headers.SCTP}, "icmp": {headers.ICMP, headers.ICMPv6},
 	}
 	types := map[string]uint16{"arp": 0x0806, "ip": 0x0800, "ip6": 0x86dd}
 	switch kind {
 	case "host":
 		addr, err := netip.ParseAddr(argument)
-		return func(frame []byte, h trace.Header) bool {
+		return func(frame []byte, h headers.Header) bool {
 			return h.Src.Addr() == addr || h.Dst.Addr() == addr || names(frame, addr)
 		}, err
 	case "net":
 		p, err := netip.ParsePrefix(argument)
-		return func(_ []byte, h trace.Header) bool { return p.Contains(h.Src.Addr()) || p.Contains(h.Dst.Addr()) }, err
+		return func(_ []byte, h headers.Header) bool { return p.Contains(h.Src.Addr()) || p.Contains(h.Dst.Addr()) }, err
 	case "port":
 		n, err := strconv.ParseUint(argument, 10, 16)
-		return func(_ []byte, h trace.Header) bool {
+		return func(_ []byte, h headers.Header) bool {
 			return h.Src.Port() == uint16(n) || h.Dst.Port() == uint16(n)
 		}, err
 	}
 	if list, ok := protocols[kind]; ok {
-		return func(_ []byte, h trace.Header) bool { return h.Src.IsValid() && slices.Contains(list, h.Proto) }, nil
+		return func(_ []byte, h headers.Header) bool { return h.Src.IsValid() && slices.Contains(list, h.Proto) }, nil
 	}
 	if number, ok := types[kind]; ok {
-		return func(frame []byte, _ trace.Header) bool { return etherType(frame) == number }, nil
+		return func(frame []byte, _ headers.Header) bool { return etherType(frame) == number }, nil
 	}
 	return nil, fmt.Errorf("%q is no term", kind)
 }
@@ -104,7 +104,7 @@ func (f Filter) Match(frame []byte) bool {
 	if len(f.terms) == 0 {
 		return true
 	}
-	h := trace.ReadHeader(frame)
+	h := headers.Read(frame)
 	for _, t := range f.terms {
 		if t.match(frame, h) == t.not {
 			return false

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package trace
+package replica
 
 import (
 	"fmt"
@@ -10,9 +10,9 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// sent is what the program asked the kernel to send: the last redirect, and
+// Sent is what the program asked the kernel to send: the last redirect, and
 // the tunnel's key that it set.
-type sent struct {
+type Sent struct {
 	Helper   uint32 // a bpf_func_id; 0: none
 	Link     uint32
 	Flags    uint32

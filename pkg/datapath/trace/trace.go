@@ -15,3 +15,30 @@
 // A packet is followed from program to program as far as this node sees it. It
 // must be called in the node's network namespace.
 package trace
+
+import (
+	"github.com/patchbay-net/patchbay/pkg/datapath/trace/replica"
+)
+
+// Options say which programs to trace.
+type Options struct {
+	PinDir     string         // as datapath.Options has it
+	Constants  map[string]any // datapath.Options' Settings
+	Masquerade bool           // pods' packets to the outside get the node's address
+	Names      Names
+}
+
+// Tracer runs packets through copies of the programs. It serves one caller.
+type Tracer struct {
+	*replica.Replica
+	opts Options
+}
+
+// Open opens the pinned maps. Nothing is loaded before it is needed.
+func Open(opts Options) (*Tracer, error) {
+	r, err := replica.Open(opts.PinDir, opts.Constants)
+	if err != nil {
+		return nil, err
+	}
+	return &Tracer{r, opts}, nil
+}

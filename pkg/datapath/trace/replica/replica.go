@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package trace
+// Package replica loads copies of the programs in force and runs them on
+// packets. What the programs write is a private copy of the entries that the
+// packet could meet, so nothing is changed and nothing is sent. The copies run
+// the very same instructions, with two exceptions: calls to the kernel's redirect
+// and tunnel-key helpers, and the beginnings and ends of stages, go through a few
+// instructions that note what was asked for.
+package replica
 
 import (
 	"errors"
@@ -12,11 +18,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
-	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath/load"
-	"github.com/patchbay-net/patchbay/pkg/datapath/losses"
 	"github.com/patchbay-net/patchbay/pkg/datapath/maps"
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
 )
@@ -35,23 +38,15 @@ func shared() []string {
 	return []string{"config", "nics", "peers", "frontends", "source_ranges", "services", "slots", "backends", "routes"}
 }
 
-// Options say which programs to trace.
-type Options struct {
-	PinDir     string         // as datapath.Options has it
-	Constants  map[string]any // datapath.Options' Settings
-	Masquerade bool           // pods' packets to the outside get the node's address
-	Names      Names
-}
-
-// Tracer runs packets through copies of the programs. It serves one caller.
-type Tracer struct {
-	opts    Options
-	dir     string // of the pinned maps
-	maps    map[string]*ebpf.Map
-	loaded  map[string]*program
-	route   *ebpf.Program
-	reasons []string
-	closers []func() error
+// Replica is a set of copies. It serves one caller.
+type Replica struct {
+	dir       string // of the pinned maps
+	constants map[string]any
+	maps      map[string]*ebpf.Map
+	loaded    map[string]*program
+	route     *ebpf.Program
+	reasons   []string
+	closers   []func() error
 }
 
 // program is a copy of a program.
@@ -61,45 +56,47 @@ type program struct {
 	packet *btf.Struct // struct pkt
 }
 
-// Open opens the pinned maps. Nothing is loaded before it is needed.
-func Open(opts Options) (_ *Tracer, err error) {
-	t := &Tracer{
-		opts: opts, dir: filepath.Join(opts.PinDir, "v"+strconv.Itoa(load.Schema), "maps"),
+// Open opens the maps pinned below a directory, which datapath.Options names as
+// PinDir. The constants are datapath.Options' Settings. Nothing is loaded before
+// it is needed.
+func Open(pinDir string, constants map[string]any) (_ *Replica, err error) {
+	r := &Replica{
+		dir: filepath.Join(pinDir, "v"+strconv.Itoa(load.Schema), "maps"), constants: constants,
 		maps: map[string]*ebpf.Map{}, loaded: map[string]*program{},
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, t.Close())
+			err = errors.Join(err, r.Close())
 		}
 	}()
 	for _, name := range shared() {
-		m, err := ebpf.LoadPinnedMap(filepath.Join(t.dir, name), nil)
+		m, err := ebpf.LoadPinnedMap(filepath.Join(r.dir, name), nil)
 		if err != nil {
 			return nil, fmt.Errorf("open map %s (is Patchbay in force on this node?): %w", name, err)
 		}
-		t.keep(name, m)
+		r.keep(name, m)
 	}
-	if t.reasons, err = maps.Reasons(); err != nil {
+	if r.reasons, err = maps.Reasons(); err != nil {
 		return nil, err
 	}
-	if err := t.makePrivate(); err != nil {
+	if err := r.makePrivate(); err != nil {
 		return nil, err
 	}
-	return t, t.makeOwn()
+	return r, r.makeOwn()
 }
 
 // Close removes the copies.
-func (t *Tracer) Close() error {
+func (r *Replica) Close() error {
 	var errs []error
-	for _, f := range slices.Backward(t.closers) {
+	for _, f := range slices.Backward(r.closers) {
 		errs = append(errs, f())
 	}
 	return errors.Join(errs...)
 }
 
-func (t *Tracer) keep(name string, m *ebpf.Map) {
-	t.maps[name] = m
-	t.closers = append(t.closers, m.Close)
+func (r *Replica) keep(name string, m *ebpf.Map) {
+	r.maps[name] = m
+	r.closers = append(r.closers, m.Close)
 }
 
 // privateEntries is room for what one packet and its answers meet, in tables
@@ -107,12 +104,12 @@ func (t *Tracer) keep(name string, m *ebpf.Map) {
 const privateEntries = 8192
 
 // size makes a private map as large as the one in force, or as it needs to be.
-func (t *Tracer) size(name string, m *ebpf.MapSpec) error {
+func (r *Replica) size(name string, m *ebpf.MapSpec) error {
 	switch m.Type {
 	case ebpf.LRUHash:
 		m.MaxEntries = privateEntries
 	case ebpf.Hash:
-		old, err := t.inForce(name)
+		old, err := r.InForce(name)
 		if err != nil {
 			return err
 		}
@@ -123,7 +120,7 @@ func (t *Tracer) size(name string, m *ebpf.MapSpec) error {
 }
 
 // makePrivate makes the maps that programs write, empty.
-func (t *Tracer) makePrivate() error {
+func (r *Replica) makePrivate() error {
 	spec, err := objects.LoadMap()
 	if err != nil {
 		return fmt.Errorf("parse maps: %w", err)
@@ -132,48 +129,48 @@ func (t *Tracer) makePrivate() error {
 		if slices.Contains(shared(), name) || strings.HasPrefix(name, ".") {
 			continue
 		}
-		if err := t.size(name, m); err != nil {
+		if err := r.size(name, m); err != nil {
 			return err
 		}
-		if err := t.make(name, m); err != nil {
+		if err := r.make(name, m); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (t *Tracer) make(name string, spec *ebpf.MapSpec) error {
+func (r *Replica) make(name string, spec *ebpf.MapSpec) error {
 	spec.Pinning = ebpf.PinNone
 	m, err := ebpf.NewMap(spec)
 	if err != nil {
 		return fmt.Errorf("make map %s: %w", name, err)
 	}
-	t.keep(name, m)
+	r.keep(name, m)
 	return nil
 }
 
 // makeOwn makes the copies' additional tables and the program that asks for
 // routes.
-func (t *Tracer) makeOwn() error {
+func (r *Replica) makeOwn() error {
 	specs := []*ebpf.MapSpec{stepsSpec()}
 	for name, size := range map[string]uint32{tableSends: sentSize, tableArrivals: cameSize, tableRoutes: fibSize} {
 		specs = append(specs, &ebpf.MapSpec{Name: name, Type: ebpf.Array, KeySize: 4, ValueSize: size, MaxEntries: 1})
 	}
 	own := &ebpf.CollectionSpec{Maps: map[string]*ebpf.MapSpec{}}
 	for _, spec := range specs {
-		if err := t.make(spec.Name, spec); err != nil {
+		if err := r.make(spec.Name, spec); err != nil {
 			return err
 		}
 		own.Maps[spec.Name] = spec
 	}
 	own.Programs = map[string]*ebpf.ProgramSpec{"route": routeProgram()}
 	var err error
-	t.route, err = t.loadOne(own, "route")
+	r.route, err = r.loadOne(own, "route")
 	return err
 }
 
 // loadOne loads one program of a collection on the maps that there are.
-func (t *Tracer) loadOne(spec *ebpf.CollectionSpec, name string) (*ebpf.Program, error) {
+func (r *Replica) loadOne(spec *ebpf.CollectionSpec, name string) (*ebpf.Program, error) {
 	p, ok := spec.Programs[name]
 	if !ok {
 		return nil, fmt.Errorf("load %s: no such program", name)
@@ -187,7 +184,7 @@ func (t *Tracer) loadOne(spec *ebpf.CollectionSpec, name string) (*ebpf.Program,
 	spec.Programs = map[string]*ebpf.ProgramSpec{name: p}
 	replace := map[string]*ebpf.Map{}
 	for table, m := range spec.Maps {
-		have, ok := t.maps[table]
+		have, ok := r.maps[table]
 		switch {
 		case !needed[table] && !strings.HasPrefix(table, "."):
 			delete(spec.Maps, table)
@@ -203,13 +200,13 @@ func (t *Tracer) loadOne(spec *ebpf.CollectionSpec, name string) (*ebpf.Program,
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", name, err)
 	}
-	t.closers = append(t.closers, func() error { coll.Close(); return nil })
+	r.closers = append(r.closers, func() error { coll.Close(); return nil })
 	return coll.Programs[name], nil
 }
 
 // program returns the copy of a program.
-func (t *Tracer) program(name string) (*program, error) {
-	if p := t.loaded[name]; p != nil {
+func (r *Replica) program(name string) (*program, error) {
+	if p := r.loaded[name]; p != nil {
 		return p, nil
 	}
 	for _, object := range objects.Programs() {
@@ -220,19 +217,19 @@ func (t *Tracer) program(name string) (*program, error) {
 		if spec.Programs[name] == nil {
 			continue
 		}
-		for constant, value := range t.opts.Constants {
+		for constant, value := range r.constants {
 			if v, ok := spec.Variables[constant]; ok {
 				if err := v.Set(value); err != nil {
 					return nil, fmt.Errorf("constant %s: %w", constant, err)
 				}
 			}
 		}
-		return t.copyOf(spec, name)
+		return r.copyOf(spec, name)
 	}
 	return nil, fmt.Errorf("program %s: not in any object", name)
 }
 
-func (t *Tracer) copyOf(spec *ebpf.CollectionSpec, name string) (*program, error) {
+func (r *Replica) copyOf(spec *ebpf.CollectionSpec, name string) (*program, error) {
 	for table, size := range map[string]uint32{tableSteps: stepsSpec().ValueSize, tableSends: sentSize, tableArrivals: cameSize} {
 		spec.Maps[table] = &ebpf.MapSpec{Name: table, Type: ebpf.Array, KeySize: 4, ValueSize: size, MaxEntries: 1}
 	}
@@ -244,59 +241,9 @@ func (t *Tracer) copyOf(spec *ebpf.CollectionSpec, name string) (*program, error
 	p.stages = noteStages(ps)
 	ps.Instructions = noteHelpers(ps.Instructions)
 	var err error
-	if p.Program, err = t.loadOne(spec, name); err != nil {
+	if p.Program, err = r.loadOne(spec, name); err != nil {
 		return nil, err
 	}
-	t.loaded[name] = p
+	r.loaded[name] = p
 	return p, nil
-}
-
-// Current returns an error if a program in force isn't the one that would be
-// traced: an agent of another version runs, or none has run since the upgrade.
-// Of a copy in its place, which notes what is dropped, that can't be told.
-func (t *Tracer) Current() error {
-	pins, err := filepath.Glob(filepath.Join(t.dir, "..", "links", "nic-*-in"))
-	if err != nil || len(pins) == 0 {
-		return err
-	}
-	l, err := link.LoadPinnedLink(pins[0], nil)
-	if err != nil {
-		return fmt.Errorf("open link %s: %w", pins[0], err)
-	}
-	defer l.Close()
-	info, err := l.Info()
-	if err != nil {
-		return fmt.Errorf("read link %s: %w", pins[0], err)
-	}
-	p, err := ebpf.NewProgramFromID(info.Program)
-	if errors.Is(err, unix.EPERM) {
-		return nil // who may load programs may not always look at others'
-	}
-	if err != nil {
-		return fmt.Errorf("open program of %s: %w", pins[0], err)
-	}
-	defer p.Close()
-	have, err := p.Info()
-	if err != nil {
-		return fmt.Errorf("read program of %s: %w", pins[0], err)
-	}
-	if watched, err := losses.IsCopy(have); watched || err != nil {
-		return err
-	}
-	spec, err := objects.LoadTcUplink()
-	if err != nil {
-		return fmt.Errorf("parse object tc_uplink: %w", err)
-	}
-	ours, err := t.loadOne(spec, "tc_uplink_in")
-	if err != nil {
-		return err
-	}
-	want, err := ours.Info()
-	if err != nil {
-		return fmt.Errorf("read program: %w", err)
-	}
-	if want.Tag != have.Tag {
-		return errors.New("the programs in force are of another version than this trace: start the agent of this version, or use the other's patchbayctl")
-	}
-	return nil
 }

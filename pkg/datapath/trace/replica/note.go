@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package trace
+package replica
 
 import (
 	"github.com/cilium/ebpf"
@@ -141,15 +141,4 @@ func ending(s stage, number int64) asm.Instructions {
 // stepsSpec is the map that records go to.
 func stepsSpec() *ebpf.MapSpec {
 	return &ebpf.MapSpec{Name: tableSteps, Type: ebpf.Array, KeySize: 4, ValueSize: (maxSteps + 1) * stepSize, MaxEntries: 1}
-}
-
-// routeProgram asks the node's routes: struct bpf_fib_lookup is in the map fibs.
-func routeProgram() *ebpf.ProgramSpec {
-	return &ebpf.ProgramSpec{Name: "route", Type: ebpf.SchedCLS, License: "Dual BSD/GPL", Instructions: asm.Instructions{
-		value(asm.R2, tableRoutes),
-		asm.Mov.Imm(asm.R3, fibSize),
-		asm.Mov.Imm(asm.R4, 0),
-		asm.FnFibLookup.Call(),
-		asm.Return(),
-	}}
 }
