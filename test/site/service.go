@@ -31,6 +31,9 @@ type Service struct {
 	Port       int
 	// TargetPort is the pods'.
 	TargetPort int
+	// NodePort opens it on the nodes, on the NICs of these roles if any are named.
+	NodePort     int
+	NodePortNICs string
 	// LoadBalancer asks for an address outside.
 	LoadBalancer bool
 	// Addresses are the ones that it asks for; none means any.
@@ -39,7 +42,13 @@ type Service struct {
 
 // yaml is the Service as Kubernetes would show it.
 func (v Service) yaml() string {
-	kind, families, clusterIPs, annotations := "type: ClusterIP", "IPv4", fmt.Sprintf("%q", v.ClusterIP), ""
+	kind, families, clusterIPs, annotations, nodePort := "type: ClusterIP", "IPv4", fmt.Sprintf("%q", v.ClusterIP), []string(nil), ""
+	if v.NodePort != 0 {
+		kind, nodePort = "type: NodePort", fmt.Sprintf(", nodePort: %d", v.NodePort)
+	}
+	if v.NodePortNICs != "" {
+		annotations = append(annotations, fmt.Sprintf("patchbay.net/nodeport-nics: %q", v.NodePortNICs))
+	}
 	if v.LoadBalancer {
 		kind = "type: LoadBalancer\n  loadBalancerClass: patchbay.net/lb"
 	}
@@ -52,19 +61,19 @@ func (v Service) yaml() string {
 		for i, a := range v.Addresses {
 			list[i] = a.String()
 		}
-		annotations = fmt.Sprintf(", annotations: {patchbay.net/addresses: %q}", strings.Join(list, ","))
+		annotations = append(annotations, fmt.Sprintf("patchbay.net/addresses: %q", strings.Join(list, ",")))
 	}
 	return fmt.Sprintf(`
 apiVersion: v1
 kind: Service
-metadata: {name: %s, namespace: %s%s}
+metadata: {name: %s, namespace: %s, annotations: {%s}}
 spec:
   %s
   clusterIP: %s
   clusterIPs: [%s]
   ipFamilies: [%s]
-  ports: [{name: main, port: %d, targetPort: %d, protocol: TCP}]
-`, v.Name, Namespace, annotations, kind, v.ClusterIP, clusterIPs, families, v.Port, v.TargetPort)
+  ports: [{name: main, port: %d, targetPort: %d, protocol: TCP%s}]
+`, v.Name, Namespace, strings.Join(annotations, ", "), kind, v.ClusterIP, clusterIPs, families, v.Port, v.TargetPort, nodePort)
 }
 
 // endpoints is the Service's EndpointSlices with the pods that are ready.
