@@ -59,6 +59,9 @@ func (l *Lab) Try(f Fault, i int, home bool) Trial {
 	t.Doubles = l.Doubles(begin, end)
 	for _, addr := range s.Addrs() {
 		t.History += l.History(addr, begin, end)
+		if moves := l.Moves(addr, begin, end); f.Stays && len(moves) > 1 {
+			t.Wrong = append(t.Wrong, fmt.Sprintf("%s moved: %s", addr, strings.Join(moves, ", then ")))
+		}
 	}
 	return t
 }

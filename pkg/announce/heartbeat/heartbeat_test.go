@@ -24,6 +24,7 @@ type air struct {
 	cut     map[string]bool // "node/link"
 	stopped map[string]bool // kernels that don't answer
 	deaf    map[string]bool // "node/link": sends, but hears nothing
+	curt    bool            // nobody's state comes through, as it is longer than a beat
 	router  bool            // something else answers on link 2
 	outside int             // how often that was asked
 	record  [][]byte
@@ -73,7 +74,7 @@ func (n *testNode) link(i int) Link {
 func (n *testNode) Send(link int, from netip.Addr, to netip.AddrPort, packet []byte) error {
 	n.air.mu.Lock()
 	defer n.air.mu.Unlock()
-	if n.air.cut[fmt.Sprint(n.name, "/", link)] {
+	if n.air.cut[fmt.Sprint(n.name, "/", link)] || n.air.curt && len(packet) > 200 {
 		return nil
 	}
 	packet = bytes.Clone(packet)
@@ -261,6 +262,29 @@ func TestDeadNode(t *testing.T) {
 		time.Sleep(3*Interval + 10*time.Millisecond)
 		check(t, "a new life", n[1], "a", onBoth)
 		check(t, "healed", n[1], "c", onBoth)
+	})
+}
+
+// TestShortLife: what an agent told counts until its next life has told anew,
+// though that may end before.
+func TestShortLife(t *testing.T) {
+	lab(t, func(t *testing.T, a *air, n []*testNode) {
+		held := []Held{{Addr: addr(2, 100), Epoch: 3}}
+		n[0].SetHeld(held)
+		n[0].done()
+		a.set(func() { a.curt = true; delete(a.nodes, "a") })
+		next := a.add(1, "k")
+		time.Sleep(2 * Interval)
+		told := func(p Peer) bool { return !p.Known && slices.Equal(p.State.Held, held) }
+		check(t, "heard, and no more", n[1], "a", func(p Peer) bool { return p.Agent && told(p) })
+		next.done()
+		a.set(func() { next.frozen = true })
+		time.Sleep(Silence + 2*Interval)
+		check(t, "gone again", n[1], "a", func(p Peer) bool { return !p.Agent && p.Node == Alive && told(p) })
+		a.set(func() { a.curt = false; delete(a.nodes, "a") })
+		a.add(1, "k")
+		time.Sleep(4 * Interval)
+		check(t, "told anew", n[1], "a", func(p Peer) bool { return p.Agent && p.Known && p.State.Held == nil })
 	})
 }
 

@@ -79,7 +79,7 @@ func (p *peer) accept(h header, own uint64) bool {
 			p.retired = p.retired[1:]
 		}
 	}
-	p.life, p.known, p.digest, p.state, p.pages = h.life, false, 0, State{}, collector{}
+	p.life, p.known, p.digest, p.pages = h.life, false, 0, collector{} // what it told counts until it tells anew
 	p.alive, p.latest, p.told = false, 0, 0
 	for _, pr := range p.pairs {
 		pr.numbers, pr.alive = window{}, false

@@ -51,7 +51,7 @@ type Peer struct {
 	Answers []int
 	// Missed are our NICs on which it should be heard, and isn't.
 	Missed []int
-	// Known: State is what it last told.
+	// Known: State is what it tells now, not what it told before its agent's start.
 	Known bool
 	State State
 }

@@ -122,6 +122,38 @@ func TestClock(t *testing.T) {
 	})
 }
 
+// TestRestarts: an agent that is restarted again and again moves nothing, however
+// short it lives and however late it knows its NICs and the objects.
+func TestRestarts(t *testing.T) {
+	for seed := range uint64(8) {
+		real := time.Now()
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 0))
+			some := func(most time.Duration) { time.Sleep(time.Duration(r.Int64N(int64(most)))) }
+			w := newWorld(real, 2+r.IntN(2), 6)
+			defer func() { w.end(); time.Sleep(time.Second); synctest.Wait() }()
+			time.Sleep(15 * time.Second)
+			n, moves := w.nodes[0], len(w.log)
+			o := observe(w)
+			for range 8 {
+				n.kill()
+				some(Grace / 10)
+				n.begin()
+				n.run()
+				some(2 * heartbeat.Silence)
+				n.see()
+				some(2 * heartbeat.Silence)
+			}
+			if err := o.watch(HoldDown + time.Second); err != nil {
+				t.Error(err)
+			}
+			if len(w.log) != moves {
+				t.Errorf("seed %d: something moved:\n%s", seed, strings.Join(w.log[moves:], "\n"))
+			}
+		})
+	}
+}
+
 // TestDrain: a node that leaves is without addresses at once, and nobody goes
 // unanswered meanwhile; once it stays again it gets them back in time, not before.
 func TestDrain(t *testing.T) {

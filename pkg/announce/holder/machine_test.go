@@ -87,3 +87,23 @@ func TestStrangerGone(t *testing.T) {
 		}
 	}
 }
+
+// TestShortLife: an address stays with a node whose agent started and ended before
+// it could tell anything, for as long as its kernel goes on.
+func TestShortLife(t *testing.T) {
+	now := time.Now()
+	m := New("a", time.Minute, &fakeKernel{}, nil, now)
+	s := peers(now, nil, heartbeat.Held{Addr: vip, Epoch: 1})
+	for _, tt := range []struct {
+		since  time.Duration
+		holder string
+	}{{time.Second, "b"}, {Grace + time.Second, ""}} {
+		b := s.View.Peers["b"]
+		b.Agent, b.Known, b.Node, b.Answers, b.Gone = false, false, heartbeat.Alive, []int{1}, now.Add(-tt.since)
+		s.View.Peers["b"] = b
+		_, _ = m.Step(s)
+		if got := m.Addresses()[0].Holder; got != tt.holder {
+			t.Errorf("%v after its end it is %q's, want %q's", tt.since, got, tt.holder)
+		}
+	}
+}

@@ -50,6 +50,7 @@ type simNode struct {
 	cancel context.CancelFunc
 	ended  chan struct{}
 	frozen bool
+	blind  bool // the objects and the NICs aren't known yet
 	queue  []func()
 	skew   atomic.Int64 // of its wall clock, in seconds
 }
@@ -82,9 +83,15 @@ func (w *world) end() {
 
 // start starts an agent, which finds what the last one left in the kernel.
 func (n *simNode) start() {
-	if n.cancel != nil {
-		return
+	if n.cancel == nil {
+		n.begin()
+		n.see()
+		n.run()
 	}
+}
+
+// begin makes an agent that knows nothing yet.
+func (n *simNode) begin() {
 	log := slog.New(slog.DiscardHandler)
 	var keeper *Keeper
 	beat := heartbeat.New(heartbeat.Options{Node: n.name, Port: 7474, Transport: n, Log: log, Now: n.now, Changed: func() {
@@ -97,7 +104,14 @@ func (n *simNode) start() {
 			n.w.say("%s %s %s epoch %d: %s", n.name, a.Phase, a.Addr, a.Epoch, a.Why)
 		}, Note: func(error) {}})
 	n.w.mu.Lock()
-	n.beat, n.keeper, n.frozen, n.queue = beat, keeper, false, nil
+	n.beat, n.keeper, n.frozen, n.blind, n.queue = beat, keeper, false, true, nil
+	n.w.mu.Unlock()
+}
+
+// see has the agent know its NICs and the objects.
+func (n *simNode) see() {
+	n.w.mu.Lock()
+	n.blind = false
 	n.w.mu.Unlock()
 	n.tellLinks()
 	var members []heartbeat.Member
@@ -107,7 +121,7 @@ func (n *simNode) start() {
 		}
 	}
 	n.beat.SetMembers(members)
-	n.run()
+	n.keeper.Wake()
 }
 
 func (n *simNode) run() {
@@ -204,6 +218,12 @@ func (n *simNode) mac(link int) [6]byte { return [6]byte{2, 0, 0, 0, byte(link),
 
 // plan is the real choice, with the objects' part left out.
 func (n *simNode) plan(standings map[string]Standing) []Want {
+	n.w.mu.Lock()
+	blind := n.blind
+	n.w.mu.Unlock()
+	if blind {
+		return nil
+	}
 	var nodes []announce.Node
 	for _, o := range n.w.nodes {
 		st := standings[o.name]

@@ -64,31 +64,34 @@ func NewStandings(self string) *Standings {
 	return &Standings{self: self, well: map[string]time.Time{}, apart: map[parting]since{}}
 }
 
-// Judge returns the standing of this node and of all others in the view.
+// Judge returns the standing of this node and of all others in the view. This
+// node is steady as soon as it is well: how long it has been is the others'
+// business, who have something to hand to it, and what it has since before its
+// agent's start it had better keep.
 func (g *Standings) Judge(v heartbeat.View, leaving bool) map[string]Standing {
 	out := make(map[string]Standing, len(v.Peers)+1)
 	cut := g.isolated(v)
-	out[g.self] = g.judge(g.self, v.At, v.Own, !leaving, cut)
+	own := judge(g.self, v.Own, !leaving, cut)
+	own.Steady = own.Why == ""
+	out[g.self] = own
 	for name, p := range v.Peers {
 		alive := p.Agent && !p.State.Leaving
-		st := Standing{Why: "its agent is not heard"}
+		st := Standing{Alive: alive}
 		if p.Known || p.State.NICs != nil {
-			st = g.judge(name, v.At, p.State, alive, cut)
-		} else {
-			st.Alive = alive
+			st = judge(name, p.State, alive, cut)
 		}
-		if !alive && p.State.Leaving {
-			st.Why = "it is leaving"
-		} else if !alive {
+		if !p.Agent && !p.State.Leaving {
 			st.Why = "its agent is not heard"
 		}
+		st.Steady = g.steady(name, v.At, st.Told && st.Why == "")
 		out[name] = st
 	}
 	g.ready = g.ready || v.Settled
 	return out
 }
 
-func (g *Standings) judge(node string, now time.Time, s heartbeat.State, alive bool, cut map[nicOf]bool) Standing {
+// judge judges a node by what it tells of itself.
+func judge(node string, s heartbeat.State, alive bool, cut map[nicOf]bool) Standing {
 	st := Standing{Alive: alive, Told: true, Subnets: []netip.Prefix{}}
 	var faults []string
 	for _, n := range s.NICs {
@@ -109,7 +112,6 @@ func (g *Standings) judge(node string, now time.Time, s heartbeat.State, alive b
 		faults = append(faults, "it is leaving")
 	}
 	st.Why = strings.Join(faults, "; ")
-	st.Steady = g.steady(node, now, alive && len(faults) == 0)
 	return st
 }
 

@@ -59,7 +59,7 @@ func (t *step) counts(p heartbeat.Peer) bool {
 	switch {
 	case p.Agent:
 		return true
-	case p.State.Leaving || !p.Known:
+	case p.State.Leaving:
 		return false
 	case p.Node == heartbeat.Unknown && gone < 2*heartbeat.Silence:
 		t.wake(t.s.Now.Add(heartbeat.Interval))
