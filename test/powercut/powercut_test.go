@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,28 +17,26 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/patchbay-net/patchbay/ipam"
-	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/test/netlab"
 )
 
-// The disk: a file system, and behind it a sector where the guest notes which
-// change it knows to be done.
+// The disk: a file system, and behind it a sector where the guest notes how many
+// changes it knows to be done, to the stores in turn.
 const (
 	fsSize   = 48 << 20
 	diskSize = fsSize + 1<<20
 	sector   = 512
-	changes  = 120
+	changes  = 240
 )
 
-// helperEnv makes the test binary the guest's program: it holds the store's path
-// and the disk's.
+// helperEnv makes the test binary the guest's program: it holds the stores' folder
+// and the disk.
 const helperEnv = "PB_POWERCUT"
 
 func TestMain(m *testing.M) {
 	if spec := os.Getenv(helperEnv); spec != "" {
-		path, disk, _ := strings.Cut(spec, ",")
-		if err := write(path, disk); err != nil {
+		dir, disk, _ := strings.Cut(spec, ",")
+		if err := write(dir, disk); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}
@@ -48,24 +45,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// change makes the i-th change: every third gives an address back. Nothing of it
-// depends on the time.
-func change(s *store.Store, i int) error {
-	key := store.Key{ContainerID: fmt.Sprint("vm-", i*7%20), IfName: "eth0"}
-	if i%3 == 2 {
-		_, _, err := s.Release(key, 0)
-		return err
-	}
-	pool, err := ipam.NewPool("nodes", ipam.Subnet{Prefix: netip.MustParsePrefix("192.0.2.0/25")})
-	if err != nil {
-		return err
-	}
-	_, err = s.Allocate(store.Request{Pools: []ipam.Pool{pool}, Lease: store.Lease{Key: key, Network: "n", Owner: key.ContainerID}})
-	return err
-}
-
 // write is the guest's program.
-func write(path, disk string) error {
+func write(dir, disk string) error {
 	notes, err := unix.Open(disk, unix.O_WRONLY|unix.O_DIRECT|unix.O_SYNC, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", disk, err)
@@ -74,10 +55,11 @@ func write(path, disk string) error {
 	if err != nil {
 		return err
 	}
-	s := store.New(path, store.Options{Durable: true})
+	all := keepers()
 	for i := range changes {
-		if err := change(s, i); err != nil {
-			return fmt.Errorf("change %d: %w", i, err)
+		k := all[i%len(all)]
+		if err := k.change(dir, i/len(all)); err != nil {
+			return fmt.Errorf("change %d of the %s: %w", i/len(all), k.name, err)
 		}
 		binary.LittleEndian.PutUint64(page, uint64(i+1))
 		if _, err := unix.Pwrite(notes, page[:sector], fsSize); err != nil {
@@ -85,28 +67,6 @@ func write(path, disk string) error {
 		}
 	}
 	return nil
-}
-
-// contents is who has which address.
-func contents(t *testing.T, s *store.Store) string {
-	t.Helper()
-	c, err := s.List()
-	if err != nil {
-		t.Fatalf("open the store: %v", err)
-	}
-	var lines []string
-	seen := map[netip.Addr]bool{}
-	for _, l := range c.Leases {
-		for _, a := range l.Addrs {
-			if seen[a] {
-				t.Errorf("%s is two leases'", a)
-			}
-			seen[a] = true
-		}
-		lines = append(lines, fmt.Sprint(l.ContainerID, l.Addrs))
-	}
-	slices.Sort(lines)
-	return strings.Join(lines, " ")
 }
 
 func run(t *testing.T, name string, args ...string) {
@@ -188,7 +148,7 @@ func cut(disk []byte, entries []entry, r *rand.Rand, behind, extra int) (noted i
 	return noted
 }
 
-// record lets a guest change a store and returns the disk from before, and the log.
+// record lets a guest change the stores and returns the disk from before, and the log.
 func record(t *testing.T) (before []byte, entries []entry) {
 	dir := t.TempDir()
 	guest, image, log := filepath.Join(dir, "guest"), filepath.Join(dir, "disk"), filepath.Join(dir, "log")
@@ -208,7 +168,7 @@ func record(t *testing.T) (before []byte, entries []entry) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	script := fmt.Sprintf("modprobe virtio_blk; mkdir -p /run/disk && mount -t ext4 /dev/vda /run/disk && %s=/run/disk/nodeleases.db,/dev/vda %s", helperEnv, self)
+	script := fmt.Sprintf("modprobe virtio_blk; mkdir -p /run/disk && mount -t ext4 /dev/vda /run/disk && %s=/run/disk,/dev/vda %s", helperEnv, self)
 	run(t, guest, "-timeout", "150s", "-disk", image+":"+log, "6.12", "/bin/sh", "-c", script)
 	return before, readLog(t, log)
 }
@@ -227,17 +187,10 @@ func TestPowerCut(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	states := []string{""}
-	model := store.New(filepath.Join(t.TempDir(), "model.db"), store.Options{Durable: true})
-	for i := range changes {
-		if err := change(model, i); err != nil {
-			t.Fatal(err)
-		}
-		states = append(states, contents(t, model))
-	}
+	states := model(t)
 	before, entries := record(t)
 	t.Logf("%d writes and flushes", len(entries))
-	dropped, older := 0, 0
+	dropped, older := map[string]int{}, map[string]int{}
 	for i := range cuts {
 		r := rand.New(rand.NewPCG(uint64(i), 1))
 		lies := 0
@@ -248,39 +201,75 @@ func TestPowerCut(t *testing.T) {
 			disk := slices.Clone(before)
 			behind := 1 + r.IntN(len(entries))
 			noted := cut(disk, entries, r, behind, lies)
-			said, got := open(t, disk)
-			at := slices.Index(states, got)
-			switch {
-			case lies == 0 && said != nil:
-				t.Errorf("after %d of %d entries the store was damaged: %v", behind, len(entries), said)
-			case lies == 0 && got != states[noted] && (noted == changes || got != states[noted+1]):
-				t.Errorf("after %d of %d entries: %s, want %s or the change under way", behind, len(entries), got, states[noted])
-			case lies > 0 && at < 0 && said == nil:
-				t.Errorf("after %d of %d entries it holds %s, which never was, and says nothing", behind, len(entries), got)
-			case said != nil:
-				dropped++
-			case lies > 0 && at < noted:
-				older++
+			dir := recovered(t, disk)
+			for n, k := range keepers() {
+				done := (noted + len(states) - 1 - n) / len(states) // of the changes to this store
+				at, said := judge(t, k, dir, states[n], done, lies > 0)
+				switch {
+				case said != nil:
+					dropped[k.name]++
+				case at < done:
+					older[k.name]++
+				}
+			}
+			if t.Failed() {
+				t.Logf("cut after %d of %d entries", behind, len(entries))
 			}
 		})
 	}
-	t.Logf("%d cuts; of the disks that lied %d gave a store that said what it dropped, %d an older one", cuts, dropped, older)
+	t.Logf("%d cuts; of the disks that lied so many stores said what they dropped: %v, so many were older ones: %v", cuts, dropped, older)
 }
 
-// open lets the file system recover, takes the store out of it and opens it.
-func open(t *testing.T, disk []byte) (said error, got string) {
+// model makes the changes without a cut and returns each store's states.
+func model(t *testing.T) [][]string {
+	states := make([][]string, len(keepers()))
+	for n, k := range keepers() {
+		dir := t.TempDir()
+		for i := range changes/len(states) + 1 {
+			text, said, err := k.contents(dir)
+			if err := errors.Join(said, err); err != nil {
+				t.Fatalf("%s: %v", k.name, err)
+			}
+			states[n] = append(states[n], text)
+			if err := k.change(dir, i); err != nil {
+				t.Fatalf("%s: %v", k.name, err)
+			}
+		}
+	}
+	return states
+}
+
+// judge opens a store after a cut. What was known to be done is there, and nothing
+// else but the change under way; on a disk that lied, an earlier state is there,
+// or the store says what it dropped.
+func judge(t *testing.T, k keeper, dir string, states []string, done int, lied bool) (at int, said error) {
 	t.Helper()
-	dir := t.TempDir()
-	image, out := filepath.Join(dir, "disk"), filepath.Join(dir, "out")
+	got, said, err := k.contents(dir)
+	if err != nil {
+		t.Errorf("open the %s: %v", k.name, err)
+		return 0, said
+	}
+	at = slices.Index(states, got)
+	switch {
+	case !lied && said != nil:
+		t.Errorf("the %s were damaged: %v", k.name, said)
+	case !lied && got != states[done] && (done+1 == len(states) || got != states[done+1]):
+		t.Errorf("the %s are %s, want %s or the change under way", k.name, got, states[done])
+	case lied && at < 0 && said == nil:
+		t.Errorf("the %s are %s, which never was, and nothing is said", k.name, got)
+	}
+	return at, said
+}
+
+// recovered lets the file system recover and takes the stores out of it.
+func recovered(t *testing.T, disk []byte) (dir string) {
+	t.Helper()
+	base := t.TempDir()
+	image, out := filepath.Join(base, "disk"), filepath.Join(base, "out")
 	if err := errors.Join(os.WriteFile(image, disk[:fsSize], 0o600), os.Mkdir(out, 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	run(t, "/usr/sbin/e2fsck", "-fy", image)
 	run(t, "/usr/sbin/debugfs", "-R", "rdump / "+out, image)
-	s := store.New(filepath.Join(out, "nodeleases.db"), store.Options{Durable: true, Damaged: func(err error) { said = errors.Join(said, err) }})
-	got = contents(t, s)
-	if _, _, err := s.Release(store.Key{ContainerID: "nobody", IfName: "eth0"}, 0); err != nil {
-		t.Errorf("use the store: %v", err)
-	}
-	return said, got
+	return out
 }
