@@ -470,3 +470,26 @@ func FuzzReceive(f *testing.F) {
 		_, _, _ = c.add(head.digest, body)
 	})
 }
+
+// TestPlayedBackOnNewPair: packets of a node's present life, recorded, don't make
+// a dead node live, though the pair was made anew since (a NIC's address changed
+// and changed back, a NIC came again).
+func TestPlayedBackOnNewPair(t *testing.T) {
+	lab(t, func(t *testing.T, a *air, n []*testNode) {
+		var record [][]byte
+		a.set(func() { record = append(record, a.record...) })
+		n[1].done()
+		a.set(func() { a.cut["b/1"], a.cut["b/2"], a.stopped["b"] = true, true, true })
+		time.Sleep(3 * time.Second)
+		check(t, "dead", n[0], "b", func(p Peer) bool { return p.Node == Dead })
+		// a's NIC goes away and comes again, as by a driver's reset.
+		n[0].SetLinks([]Link{n[0].link(1)})
+		n[0].SetLinks([]Link{n[0].link(1), n[0].link(2)})
+		for range 3 {
+			for _, p := range record {
+				n[0].Receive(2, netip.AddrPortFrom(addr(2, 2), 7474), addr(2, 1), p)
+			}
+		}
+		check(t, "played back", n[0], "b", func(p Peer) bool { return !p.Agent && p.Node != Alive }) // unknown until it was asked
+	})
+}

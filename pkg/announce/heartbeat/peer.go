@@ -64,6 +64,10 @@ func (w *window) first(number uint64) bool {
 	return true
 }
 
+// fromNow is the window of a new pair: a peer's numbers rise whatever way its
+// packets take, so those that were recorded before come too late there as well.
+func (p *peer) fromNow() window { return window{top: p.latest, seen: ^uint64(0)} }
+
 // accept judges who speaks: the peer as it is known, one that has started anew,
 // or one that does not know us yet, or is played back, and must say more.
 func (p *peer) accept(h header, own uint64) bool {
@@ -183,7 +187,7 @@ func (p *peer) wire(l *Link, remote netip.AddrPort, onLink bool, now time.Time) 
 		have.link, have.onLink = l, onLink
 		return
 	}
-	p.pairs[l.Index] = &pair{link: l, remote: remote, onLink: onLink, silent: now}
+	p.pairs[l.Index] = &pair{link: l, remote: remote, onLink: onLink, silent: now, numbers: p.fromNow()}
 }
 
 // sorted are the pairs by NIC.

@@ -48,7 +48,9 @@ func (h *Heartbeat) receive(link int, from netip.AddrPort, to netip.Addr, packet
 		h.greet(p, pr, head, now)
 		return false, nil
 	}
-	p.pairs[link] = pr // learnt, if it was unknown
+	if p.pairs[link] != pr {
+		p.pairs[link], pr.numbers = pr, p.fromNow() // learnt
+	}
 	if !pr.numbers.first(head.number) {
 		return false, nil
 	}
