@@ -42,14 +42,19 @@ func PodPorts(pods []agentapi.Pod) []HostPort {
 // HostPorts are the frontends of the pods' ports on this node, which has these
 // addresses. A port on all addresses is open on the NICs that NodePorts are, one
 // on a certain address on the NIC that has it. Loopback addresses are for the
-// node's own processes alone: the datapath knows them by their namespace.
+// node's own processes alone: the datapath knows them by their namespace. A port
+// on an address that isn't the node's is not opened: whoever may make pods must
+// not be able to take what is on its way to others.
 func HostPorts(ports []HostPort, node string, addrs []netip.Addr, roles service.NICRoles) []service.Entry {
 	loopback := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 	var entries []service.Entry
 	for _, p := range ports {
 		open, on := slices.Concat(addrs, loopback), cmp.Or(roles, service.InternalNIC)
-		if p.HostIP.IsValid() && !p.HostIP.IsUnspecified() {
-			open, on = []netip.Addr{p.HostIP.Unmap()}, service.InternalNIC|service.ExternalNIC
+		if ip := p.HostIP.Unmap(); ip.IsValid() && !ip.IsUnspecified() {
+			open, on = []netip.Addr{ip}, service.InternalNIC|service.ExternalNIC
+			if !ip.IsLoopback() && !slices.Contains(addrs, ip) {
+				continue
+			}
 		}
 		for _, ip := range open {
 			entries = p.append(entries, ip, node, on)

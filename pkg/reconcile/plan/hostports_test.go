@@ -19,6 +19,7 @@ func TestHostPorts(t *testing.T) {
 		{Port: 8080, ContainerPort: 80, Protocol: service.TCP, Namespace: "d", Pod: "web", Addrs: addrs("10.244.0.5")},
 		{Port: 53, ContainerPort: 5353, Protocol: service.UDP, Namespace: "d", Pod: "dns", Addrs: addrs("10.244.0.6", "fd00:244::6"), HostIP: netip.MustParseAddr("fd00:1::1")},
 		{Port: 99, ContainerPort: 9, Protocol: service.TCP, Namespace: "d", Pod: "x", Addrs: addrs("10.244.0.7"), HostIP: netip.MustParseAddr("127.0.0.1")},
+		{Port: 6443, ContainerPort: 1, Protocol: service.TCP, Namespace: "d", Pod: "thief", Addrs: addrs("10.244.0.8"), HostIP: netip.MustParseAddr("192.168.1.2")},
 	}
 	var got []string
 	for _, e := range Join(nil, HostPorts(ports, "a", node, service.InternalNIC)) {
