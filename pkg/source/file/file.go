@@ -29,7 +29,7 @@ import (
 
 // Options say where the objects are.
 type Options struct {
-	Dir       string        // the objects; must be there
+	Dir       string        // the objects; waited for while it is away
 	StatusDir string        // the controller's outputs; made if not there; empty: none
 	Log       *slog.Logger  // required
 	Rescan    time.Duration // how often to look without being told of a change; 0: 5 s
@@ -41,7 +41,8 @@ type Source struct {
 	opts Options
 }
 
-// New returns the source for a folder. Returns an error if Dir is not a folder.
+// New returns the source for a folder, which may be away for now, as on a network.
+// Returns an error if Dir is something else.
 func New(opts Options) (*Source, error) {
 	if err := checkDir(opts.Dir); err != nil {
 		return nil, err
@@ -59,17 +60,14 @@ func New(opts Options) (*Source, error) {
 
 func checkDir(dir string) error {
 	info, err := os.Stat(dir)
-	if err != nil {
-		return fmt.Errorf("open objects folder: %w", err)
-	}
-	if !info.IsDir() {
+	if err == nil && !info.IsDir() {
 		return fmt.Errorf("open objects folder: %s is not a folder", dir)
 	}
 	return nil
 }
 
-// Run implements source.Source. Returns an error if the objects folder can't be
-// read at the start; later on what was read stays in force.
+// Run implements source.Source. While the objects folder can't be read nothing is
+// known at first; later on what was read stays in force.
 func (s *Source) Run(ctx context.Context, kinds []source.Kind, emit func(source.Event)) error {
 	r := &run{
 		Options: s.opts,
@@ -88,9 +86,7 @@ func (s *Source) Run(ctx context.Context, kinds []source.Kind, emit func(source.
 	} else {
 		defer w.Close()
 	}
-	if err := r.start(ctx, w); err != nil || ctx.Err() != nil {
-		return err
-	}
+	r.start(ctx, w)
 	return r.loop(ctx, w)
 }
 
@@ -106,25 +102,25 @@ type run struct {
 }
 
 // start emits what there is, once it has settled.
-func (r *run) start(ctx context.Context, w *fsnotify.Watcher) error {
-	for range 10 { // a file that never settles is read as it is
+func (r *run) start(ctx context.Context, w *fsnotify.Watcher) {
+	for looks := 0; looks < 10; { // a file that never settles is read as it is
 		r.watch(w)
 		unsettled, err := r.refresh()
+		pause := settle
 		if err != nil {
-			return err
-		}
-		if !unsettled {
+			r.away(err)
+			pause = r.Rescan
+		} else if looks++; !unsettled {
 			break
 		}
-		if !wait(ctx, settle) {
-			return nil
+		if !wait(ctx, pause) {
+			return
 		}
 	}
 	r.apply()
 	for _, kind := range r.kinds {
 		r.emit(source.Event{Op: source.Synced, Kind: kind})
 	}
-	return nil
 }
 
 // wait returns false if ctx ended first.
@@ -174,7 +170,7 @@ func (r *run) look(w *fsnotify.Watcher) time.Duration {
 	r.watch(w)
 	unsettled, err := r.refresh()
 	if err != nil {
-		r.tell(map[string]problem{r.Dir: {r.Dir, ref{}, fmt.Errorf("%w; what it last had stays in force", err)}})
+		r.away(fmt.Errorf("%w; what it last had stays in force", err))
 		return r.Rescan
 	}
 	r.apply()
@@ -183,6 +179,9 @@ func (r *run) look(w *fsnotify.Watcher) time.Duration {
 	}
 	return r.Rescan
 }
+
+// away tells that the folder can't be read.
+func (r *run) away(err error) { r.tell(map[string]problem{r.Dir: {r.Dir, ref{}, err}}) }
 
 // watch asks to be told of changes, also in a folder that was made anew.
 func (r *run) watch(w *fsnotify.Watcher) {

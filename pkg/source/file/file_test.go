@@ -37,23 +37,50 @@ func (b *backend) record(t testing.TB) (*sourcetest.Recorder, int) {
 	return r, r.WaitSynced(t, kinds...)
 }
 
-func TestFolderMustBeThere(t *testing.T) {
-	dir := t.TempDir()
-	plain := filepath.Join(dir, "plain")
+func TestNoFolder(t *testing.T) {
+	plain := filepath.Join(t.TempDir(), "plain")
 	if err := os.WriteFile(plain, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{filepath.Join(dir, "none"), plain} {
-		for what, open := range map[string]func(Options) error{
-			"source": func(o Options) error { _, err := New(o); return err },
-			"writer": func(o Options) error { _, err := NewWriter(o); return err },
-		} {
-			err := open(Options{Dir: path, StatusDir: filepath.Join(dir, "status"), Log: slog.New(slog.DiscardHandler)})
-			if err == nil || !strings.Contains(err.Error(), path) {
-				t.Errorf("%s of %s: %v, want an error that names it", what, path, err)
-			}
+	for what, open := range map[string]func(Options) error{
+		"source": func(o Options) error { _, err := New(o); return err },
+		"writer": func(o Options) error { _, err := NewWriter(o); return err },
+	} {
+		err := open(Options{Dir: plain, StatusDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
+		if err == nil || !strings.Contains(err.Error(), plain) {
+			t.Errorf("%s of %s: %v, want an error that names it", what, plain, err)
 		}
 	}
+}
+
+// TestFolderAway: a folder that isn't there at the start is waited for, and so
+// much is said; nothing is taken for known or written meanwhile.
+func TestFolderAway(t *testing.T) {
+	o := Options{Dir: filepath.Join(t.TempDir(), "objects"), StatusDir: t.TempDir(), Log: slog.New(slog.DiscardHandler), Rescan: 20 * time.Millisecond}
+	src, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writer, err := NewWriter(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := sourcetest.Record(t, src, source.KindIPPool)
+	r.Wait(t, 0, "the folder is away", func(ev source.Event) bool {
+		return ev.Op == source.Problem && strings.Contains(ev.Err.Error(), o.Dir)
+	})
+	pool := &v1alpha1.IPPool{}
+	pool.Name = "a"
+	if err := writer.Apply(t.Context(), pool); err == nil {
+		t.Error("written though the folder is away")
+	}
+	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(o.Dir, "a.yaml"), []byte(poolYAML("a", "10.0.1.0/24")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.WaitSynced(t, source.KindIPPool)
 }
 
 func TestFilesAndDocuments(t *testing.T) {

@@ -35,7 +35,7 @@ type Writer struct {
 }
 
 // NewWriter returns the writer for a status folder, which is made if it isn't
-// there. Several processes may write to one folder as long as each object has
+// there. While the objects folder is away it writes nothing. Several processes may write to one folder as long as each object has
 // one writer.
 func NewWriter(opts Options) (*Writer, error) {
 	if opts.StatusDir == "" {
