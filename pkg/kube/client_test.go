@@ -327,6 +327,28 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// TestEventsOfSeveralNodes: what two nodes find makes one event.
+func TestEventsOfSeveralNodes(t *testing.T) {
+	s := newAPIServer(t)
+	c := s.client(t)
+	for _, say := range []struct{ node, message string }{{"n1", "no"}, {"n2", "no"}, {"n1", "no"}, {"n2", "never"}} {
+		rec := c.Recorder(say.node)
+		rec.Tell(pool("external", "203.0.113.0/28"), corev1.EventTypeWarning, "Refused", say.message)
+		if err := rec.write(t.Context(), <-rec.queue, time.Unix(1000, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	counts := map[any]any{}
+	for _, obj := range s.objects {
+		counts[obj["message"]] = obj["count"]
+	}
+	if diff := cmp.Diff(map[any]any{"no": 3.0, "never": 1.0}, counts); diff != "" {
+		t.Errorf("counts of events (-want +got):\n%s", diff)
+	}
+}
+
 func TestEventsNeverBlock(t *testing.T) {
 	rec := newAPIServer(t).client(t).Recorder("n1")
 	for range 1000 {

@@ -5,9 +5,11 @@ package kube
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -28,6 +30,7 @@ type Recorder struct {
 type note struct {
 	object                corev1.ObjectReference
 	kind, reason, message string
+	shared                bool // others may say it too
 }
 
 // again is how long an event is counted up instead of written anew.
@@ -41,6 +44,16 @@ func (c *Client) Recorder(host string) *Recorder {
 // Event records something about an object; eventType is corev1.EventTypeNormal
 // or corev1.EventTypeWarning, reason a word in CamelCase.
 func (r *Recorder) Event(obj source.Object, eventType, reason, message string) {
+	r.record(obj, note{kind: eventType, reason: reason, message: message})
+}
+
+// Tell is Event for what several nodes find: those that say the same of an
+// object count up one event.
+func (r *Recorder) Tell(obj source.Object, eventType, reason, message string) {
+	r.record(obj, note{kind: eventType, reason: reason, message: message, shared: true})
+}
+
+func (r *Recorder) record(obj source.Object, n note) {
 	kind, err := source.KindOf(obj)
 	if err != nil {
 		return
@@ -49,12 +62,12 @@ func (r *Recorder) Event(obj source.Object, eventType, reason, message string) {
 	if err != nil {
 		return
 	}
-	ref := corev1.ObjectReference{
+	n.object = corev1.ObjectReference{
 		APIVersion: t.Version.String(), Kind: string(kind),
 		Namespace: obj.GetNamespace(), Name: obj.GetName(), UID: obj.GetUID(),
 	}
 	select {
-	case r.queue <- note{ref, eventType, reason, message}:
+	case r.queue <- n:
 	default:
 	}
 }
@@ -85,11 +98,30 @@ func (r *Recorder) write(ctx context.Context, n note, now time.Time) error {
 	}
 	ev := r.newEvent(n, now)
 	client := r.client.clients[corev1.SchemeGroupVersion]
-	if err := client.Post().Namespace(ev.Namespace).Resource("events").Body(ev).Do(ctx).Error(); err != nil {
+	err := client.Post().Namespace(ev.Namespace).Resource("events").Body(ev).Do(ctx).Error()
+	if n.shared && apierrors.IsAlreadyExists(err) {
+		if err = client.Get().Namespace(ev.Namespace).Resource("events").Name(ev.Name).Do(ctx).Into(ev); err == nil {
+			err = r.countUp(ctx, ev, now)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	r.recent[n] = ev
 	return nil
+}
+
+// name is the event's own: that of an event that others may make too follows
+// from what it says.
+func (n note) name(now time.Time) string {
+	if !n.shared {
+		return fmt.Sprintf("%s.%x", n.object.Name, now.UnixNano())
+	}
+	hash := fnv.New64a()
+	for _, part := range []string{string(n.object.UID), n.kind, n.reason, n.message} {
+		fmt.Fprintf(hash, "%q", part)
+	}
+	return fmt.Sprintf("%s.%x", n.object.Name, hash.Sum64())
 }
 
 func (r *Recorder) newEvent(n note, now time.Time) *corev1.Event {
@@ -99,7 +131,7 @@ func (r *Recorder) newEvent(n note, now time.Time) *corev1.Event {
 	}
 	return &corev1.Event{
 		TypeMeta:       metav1.TypeMeta{APIVersion: "v1", Kind: "Event"},
-		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%x", n.object.Name, now.UnixNano())},
+		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: n.name(now)},
 		InvolvedObject: n.object,
 		Type:           n.kind, Reason: n.reason, Message: n.message,
 		Source:         corev1.EventSource{Component: r.client.opts.Component, Host: r.host},

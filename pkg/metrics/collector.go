@@ -3,6 +3,8 @@
 package metrics
 
 import (
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -30,7 +32,7 @@ func ready() *prometheus.Desc {
 }
 
 func problems() *prometheus.Desc {
-	return prometheus.NewDesc("patchbay_problems", "Objects that can't be used and things that can't be done, at present.", nil, nil)
+	return prometheus.NewDesc("patchbay_problems", "Objects that can't be used as they are, by kind, and things that can't be done, by what does them, at present.", []string{"about"}, nil)
 }
 
 func noLocal() *prometheus.Desc {
@@ -66,7 +68,23 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		value = 1
 	}
 	out <- prometheus.MustNewConstMetric(ready(), prometheus.GaugeValue, value)
-	out <- prometheus.MustNewConstMetric(problems(), prometheus.GaugeValue, float64(len(info.Problems)))
+	count := map[string]int{"Service": 0, "EndpointSlice": 0}
+	for _, p := range info.Problems {
+		count[about(p.Object)]++
+	}
+	for about, n := range count {
+		out <- prometheus.MustNewConstMetric(problems(), prometheus.GaugeValue, float64(n), about)
+	}
+}
+
+// about is the kind of object that a problem is about, or the part of the node.
+func about(object string) string {
+	where, rest, _ := strings.Cut(object, " ")
+	if kind, _, ok := strings.Cut(rest, " "); ok && (where == "object" || where == "source") {
+		return kind
+	}
+	part, _, _ := strings.Cut(where, "/")
+	return part
 }
 
 func (c collector) drops(out chan<- prometheus.Metric) {

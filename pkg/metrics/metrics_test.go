@@ -21,7 +21,9 @@ func (f fixed) Drops() ([]agentapi.Drop, error) {
 }
 
 func (f fixed) Info() (agentapi.Info, error) {
-	return agentapi.Info{Ready: true, Counts: agentapi.Counts{Services: 7}}, nil
+	return agentapi.Info{Ready: true, Counts: agentapi.Counts{Services: 7}, Problems: []agentapi.Problem{
+		{Object: "object EndpointSlice shop/web-a"}, {Object: "object EndpointSlice shop/web-b"}, {Object: "source IPPool x"}, {Object: "nic/eth0"}, {Object: "agent/custom routes"},
+	}}, nil
 }
 
 func (f fixed) ListLeases() ([]agentapi.Lease, error) {
@@ -50,6 +52,8 @@ func TestScrape(t *testing.T) {
 	for _, want := range []string{
 		`patchbay_drop_packets_total{reason="pod-source"} 3`, `patchbay_drop_bytes_total{reason="pod-source"} 300`,
 		`patchbay_leases{state="active"} 2`, `patchbay_objects{kind="services"} 7`, "patchbay_ready 1",
+		`patchbay_problems{about="EndpointSlice"} 2`, `patchbay_problems{about="IPPool"} 1`, `patchbay_problems{about="Service"} 0`,
+		`patchbay_problems{about="nic"} 1`, `patchbay_problems{about="agent"} 1`,
 		`kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"} 1`,
 		`kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv6"} 1`, "patchbay_sync_failures_total 2",
 		"kubeproxy_sync_proxy_rules_service_changes_total 1", `kubeproxy_network_programming_duration_seconds_bucket{le="4"} 1`,

@@ -43,7 +43,6 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, dp.Close()) }()
-
 	src, writer, err := openSource(cfg, log)
 	if err != nil {
 		return err
@@ -58,17 +57,17 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	searches := search.New(search.Options{Held: addrs.Held, Alive: addrs.alive, Log: log})
 	ranges := &pools.Pools{Writer: writer}
 	ranges.Folder, _ = cfg.SourceDir()
+	owners := newOwners(cfg, writer)
 	r := reconcile.New(reconcile.Options{
 		Config: cfg, Datapath: dp, Writer: writer, Version: version(), Log: log,
 		Leases: leases, Addresses: addrs.List,
-		Parts: append(network.Parts(), addrs.Part(), addrs.verifier.Part(), pods.Part(), searches.Part(), ranges.Part()),
+		Parts: append(network.Parts(), addrs.Part(), addrs.verifier.Part(), pods.Part(), searches.Part(), ranges.Part(), owners.Part()),
 	})
 	dp.SetNamespaces(podNamespaces(r))
 	pods.Wake = func() { r.Wake(leasing.PartName) }
-	counters := metrics.New(r)
+	owners.attach(r)
+	counters := newCounters(r, pods, dp)
 	addrs.attach(r, counters)
-	counters.Watch(pods.Blocks)
-	counters.WatchFlows(dp.Flows)
 	searches.Wake, searches.Conflict = func() { r.Wake(search.PartName) }, counters.Conflict
 	health := func() monitor.Health { return healthOf(r, counters) }
 	checks := monitor.NewChecks(func() bool { return health().Healthy() }, log)
@@ -104,6 +103,7 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 		"selftest": func() error { return network.tests.Run(ctx) },
 		"searches": func() error { return searches.Run(ctx) },
 		"leases":   func() error { return pods.Run(ctx) },
+		"events":   func() error { return owners.run(ctx) },
 		"pods":     func() error { return src.Run(ctx, leasing.Kinds(), pods.Apply) },
 		"source":   func() error { return src.Run(ctx, r.Kinds(), r.Apply) },
 	} {
@@ -113,6 +113,14 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	err = group.Wait()
 	log.Info("stopped; what is in force stays in force")
 	return err
+}
+
+// newCounters are the node's metrics.
+func newCounters(r *reconcile.Reconciler, pods *leasing.Table, dp *datapath.Datapath) *metrics.Agent {
+	counters := metrics.New(r)
+	counters.Watch(pods.Blocks)
+	counters.WatchFlows(dp.Flows)
+	return counters
 }
 
 // healthOf is what the node's health checks say.

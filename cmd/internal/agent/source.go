@@ -3,11 +3,15 @@
 package agent
 
 import (
+	"context"
 	"log/slog"
 	"strings"
 
+	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/kube"
+	"github.com/patchbay-net/patchbay/pkg/reconcile"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/remarks"
 	"github.com/patchbay-net/patchbay/pkg/source"
 	"github.com/patchbay-net/patchbay/pkg/source/file"
 )
@@ -32,6 +36,38 @@ func openSource(cfg config.Config, log *slog.Logger) (source.Source, source.Writ
 		return nil, nil, err
 	}
 	return src, writer, nil
+}
+
+// owners of objects learn from events what the agent refuses of them, where
+// there are events: not in a folder.
+type owners struct {
+	remarks.Remarks
+	recorder *kube.Recorder
+}
+
+func newOwners(cfg config.Config, writer source.Writer) *owners {
+	o := &owners{}
+	if client, ok := writer.(*kube.Client); ok {
+		o.recorder = client.Recorder(cfg.NodeName)
+		o.Teller = o.recorder
+	}
+	return o
+}
+
+func (o *owners) attach(r *reconcile.Reconciler) {
+	o.Problems = func() []agentapi.Problem {
+		info, _ := r.Info() // its problems are complete, whatever else it lacks
+		return info.Problems
+	}
+	o.Wake = func() { r.Wake(remarks.PartName) }
+}
+
+func (o *owners) run(ctx context.Context) error {
+	if o.recorder == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return o.recorder.Run(ctx)
 }
 
 // cgroupMount finds the mount point of cgroup2 in a mountinfo: the usual place
