@@ -61,7 +61,7 @@ func Handler(health func() Health, count ...func(path string, code int)) http.Ha
 	mux := http.NewServeMux()
 	serve := func(path string, report func(Health, time.Time) report) {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
-			body := report(health(), time.Now().UTC())
+			body := report(health(), time.Now())
 			code := answer(w, body.good(), body)
 			for _, f := range count {
 				f(path, code)
@@ -97,7 +97,7 @@ func (r report) good() bool { return r.Healthy && (r.NodeEligible == nil || *r.N
 // report says how both families fare: they are brought in force together. As
 // kube-proxy has it, what is healthy was updated just now.
 func (h Health) report(now time.Time, healthy bool) report {
-	updated := h.Updated.UTC()
+	updated, now := h.Updated.UTC(), now.UTC()
 	family := familyReport{LastUpdated: updated, Healthy: healthy}
 	if healthy {
 		updated = now

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -140,5 +141,25 @@ func TestChecks(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestClockJumps: what is well stays so when the wall clock is set.
+func TestClockJumps(t *testing.T) {
+	updated := time.Now()
+	// The wall clock's seconds stand above 30 bits of nanoseconds in the first word
+	// of a time.Time with a monotonic reading: this one was taken before the clock
+	// was set a day ahead.
+	*(*uint64)(unsafe.Pointer(&updated)) -= 86400 << 30
+	if off := time.Now().Round(0).Sub(updated.Round(0)).Round(time.Hour); off != 24*time.Hour || time.Since(updated) > time.Minute {
+		t.Fatalf("the wall clock is %v off", off)
+	}
+	handler := Handler(func() Health { return Health{Synced: true, Updated: updated, Pending: updated} })
+	for _, path := range []string{"/healthz", "/livez"} {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if w.Code != http.StatusOK {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
 	}
 }
