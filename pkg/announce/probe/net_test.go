@@ -152,15 +152,17 @@ func TestWatchThousand(t *testing.T) {
 			}
 		}()
 		last := guards[len(guards)-1].Addr
-		netlab.WaitFor(t, 10*time.Second, "all groups are joined", func() error {
-			if out := here.Exec(t, "ip", "maddr", "show", "dev", "eth0"); strings.Count(out, "ff02::1:ff") < 1000 {
-				return fmt.Errorf("%d groups", strings.Count(out, "ff02::1:ff"))
+		netlab.WaitFor(t, 10*time.Second, "all groups are joined, and both sockets open", func() error {
+			groups := strings.Count(here.Exec(t, "ip", "maddr", "show", "dev", "eth0"), "ff02::1:ff")
+			sockets, err := os.ReadFile("/proc/net/packet")
+			if n := strings.Count(string(sockets), "\n"); err != nil || groups < 1000 || n < 3 { // a line of headings
+				return fmt.Errorf("%d groups, %d lines of sockets, %w", groups, n, err)
 			}
 			return nil
 		})
 		for _, g := range []Guard{guards[0], guards[1], guards[len(guards)-2], guards[len(guards)-3]} {
 			began := time.Now()
-			claim(t, peer, g.Addr)
+			announceFrom(t, peer, g.Addr)
 			select {
 			case c := <-told:
 				if c.Addr != g.Addr || time.Since(began) > time.Second {
@@ -180,8 +182,8 @@ func TestWatchThousand(t *testing.T) {
 	})
 }
 
-// claim says that an address is the namespace's.
-func claim(t *testing.T, ns *netlab.Namespace, addr netip.Addr) {
+// announceFrom says that an address is the namespace's.
+func announceFrom(t *testing.T, ns *netlab.Namespace, addr netip.Addr) {
 	t.Helper()
 	err := ns.Do(func() error {
 		w, err := openSocket(ns.Index(t, "eth0"), frame.Covering(addr))

@@ -42,6 +42,9 @@ const (
 	reopenAfter = 2 * time.Second
 	// answerEvery is the least time between two answers to those who search.
 	answerEvery = 100 * time.Millisecond
+	// maxAsked is how many machines are asked, in lookEvery, whether they answer
+	// for everything: each question is some frames, and a forger has many MACs.
+	maxAsked = 8
 	// toldEvery is the least time from telling of one machine that claims an
 	// address to telling of another: who forges MACs fills no log.
 	toldEvery = 10 * time.Second
@@ -62,13 +65,26 @@ type Watcher struct {
 	guards    map[key]Guard
 	conflicts map[key]*conflict
 	defended  map[key]time.Time
-	proxies   map[[6]byte]bool // whether it answers for everything; asked anew now and then
-	said      map[[6]byte]bool // of which it was said
+	asked     map[[6]byte]*machine // asked anew now and then
+	said      map[[6]byte]bool     // of which it was said that it answers for everything
 }
 
 type key struct {
 	addr netip.Addr
 	link int
+}
+
+// machine is one that answers, and may answer for everything.
+type machine struct {
+	known  bool // it has been asked
+	all    bool // it does
+	claims map[key]claim
+}
+
+// claim is of an address, by a machine that is being asked.
+type claim struct {
+	Guard
+	nic wire
 }
 
 type conflict struct {
@@ -83,7 +99,7 @@ func NewWatcher(ours func(mac [6]byte) bool, told func(Conflict), log *slog.Logg
 	return &Watcher{
 		log: log, ours: ours, told: told, open: openSocket, random: New(nil).random, changed: make(chan struct{}, 1),
 		guards: map[key]Guard{}, conflicts: map[key]*conflict{}, defended: map[key]time.Time{},
-		proxies: map[[6]byte]bool{}, said: map[[6]byte]bool{},
+		asked: map[[6]byte]*machine{}, said: map[[6]byte]bool{},
 	}
 }
 
@@ -216,6 +232,8 @@ func (w *Watcher) listenAt(ctx context.Context, p place, addrs []netip.Addr) *ea
 // listen hears all that one socket brings.
 func (w *Watcher) listen(ctx context.Context, nic wire) {
 	answered := map[netip.Addr]time.Time{} // who searched
+	var asking sync.WaitGroup
+	defer asking.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -230,13 +248,18 @@ func (w *Watcher) listen(ctx context.Context, nic wire) {
 			case s.Probe && !g.Announced && time.Since(answered[s.Addr]) >= answerEvery:
 				answered[s.Addr] = time.Now()
 				w.say(nic, g)
-			case s.Probe || w.answersAll(ctx, g, s):
-			default:
-				if w.note(g, s.MAC) {
-					w.say(nic, g)
-				}
+			case s.Probe:
+			case w.doubt(claim{g, nic}, s):
+				asking.Go(func() { w.ask(ctx, g, s.MAC) }) // beside: nothing goes unheard meanwhile
 			}
 		}
+	}
+}
+
+// claimed takes in that another machine claims an address.
+func (w *Watcher) claimed(c claim, mac [6]byte) {
+	if w.note(c.Guard, mac) {
+		w.say(c.nic, c.Guard)
 	}
 }
 
@@ -256,32 +279,51 @@ func (w *Watcher) say(nic wire, g Guard) {
 	}
 }
 
-// answersAll tells whether a claim comes from a machine that answers for
-// everything, which is said once.
-func (w *Watcher) answersAll(ctx context.Context, g Guard, s frame.Sighting) bool {
-	if !mayBeProxied(s) {
-		return false
-	}
+// doubt takes a claim in, and tells whether the machine that it comes from must
+// be asked first; then the claim waits.
+func (w *Watcher) doubt(c claim, s frame.Sighting) (ask bool) {
 	w.mu.Lock()
-	all, known := w.proxies[s.MAC]
+	m := w.asked[s.MAC]
+	switch {
+	case !mayBeProxied(s), m == nil && len(w.asked) >= maxAsked && !w.said[s.MAC], m != nil && m.known && !m.all:
+		w.mu.Unlock()
+		w.claimed(c, s.MAC)
+		return false
+	case m == nil:
+		m, ask = &machine{claims: map[key]claim{}}, true
+		w.asked[s.MAC] = m
+	}
+	if !m.known {
+		m.claims[key{c.Addr, c.Link}] = c
+	}
+	w.mu.Unlock()
+	return ask
+}
+
+// ask finds out whether a machine answers for everything, which is said once.
+// If it doesn't, what it claimed meanwhile is taken in.
+func (w *Watcher) ask(ctx context.Context, g Guard, mac [6]byte) {
+	w.mu.Lock()
 	subnets := w.subnets[g.Link]
 	w.mu.Unlock()
-	if known {
-		return all
-	}
-	all, err := answersAll(ctx, w.open, Target{Addr: g.Addr, Link: g.Link, Subnets: subnets}, s.MAC, w.random)
-	if err != nil {
+	all, err := answersAll(ctx, w.open, Target{Addr: g.Addr, Link: g.Link, Subnets: subnets}, mac, w.random)
+	if err != nil && ctx.Err() == nil {
 		w.log.Warn("ask for addresses that nobody has", "error", err)
-		return false
 	}
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.proxies[s.MAC] = all
-	if all && !w.said[s.MAC] {
-		w.said[s.MAC] = true
-		w.log.Warn("a machine answers for every address (proxy ARP); its answers are no conflicts", "mac", MAC(s.MAC), "address", g.Addr)
+	claims := w.asked[mac].claims
+	w.asked[mac] = &machine{known: true, all: all}
+	if all && !w.said[mac] {
+		w.said[mac] = true
+		w.log.Warn("a machine answers for every address (proxy ARP); its answers are no conflicts", "mac", MAC(mac), "address", g.Addr)
 	}
-	return all
+	w.mu.Unlock()
+	if all {
+		return
+	}
+	for _, c := range claims {
+		w.claimed(c, mac)
+	}
 }
 
 // note enters a claim, tells of it if it is new, and returns whether to defend
@@ -315,7 +357,7 @@ func (w *Watcher) note(g Guard, mac [6]byte) (defend bool) {
 // the conflicts that are over.
 func (w *Watcher) lookAgain(ctx context.Context) {
 	w.mu.Lock()
-	clear(w.proxies)
+	maps.DeleteFunc(w.asked, func(_ [6]byte, m *machine) bool { return m.known })
 	var due []Conflict
 	for _, c := range w.conflicts {
 		if time.Since(c.seen) >= lookAgain {

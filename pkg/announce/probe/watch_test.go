@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -105,6 +106,44 @@ func TestWatchForgedMACs(t *testing.T) {
 		}
 		if _, claims := n.from(macA); len(claims) != 3*len(frame.Announcements(ip4, macA)) {
 			t.Errorf("want it defended 3 times, got claims at %v", claims)
+		}
+	})
+}
+
+// TestWatchForgedAnswers: answers by ever other MACs, each of which may be a
+// router that answers for everything, neither have us ask without end nor make
+// us deaf to claims, and a router that is known as one stays no conflict.
+func TestWatchForgedAnswers(t *testing.T) {
+	watched(t, true, func(n *segment, w *Watcher, told *[]Conflict) {
+		router := [6]byte{2, 0, 0, 0, 0, 0x77}
+		n.machine(router, func(netip.Addr) bool { return true })
+		answer := func(addr netip.Addr, mac [6]byte) {
+			f := frame.ARP{Op: frame.ARPReply, SenderMAC: mac, Sender: addr, TargetMAC: macA, Target: ip4.Next()}.Frame(macA)
+			if err := (&port{net: n, mac: mac}).Send(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		answer(ip4, router)
+		time.Sleep(time.Second)
+		for i := range 3000 {
+			answer(ip4, [6]byte{2, 0, 0, 2, byte(i >> 8), byte(i)})
+			time.Sleep(10 * time.Millisecond)
+			if i == 1500 {
+				if err := (&port{net: n, mac: macB}).Send(frame.Announcements(ip6, macB)[0]); err != nil {
+					t.Fatal(err)
+				}
+				answer(ip4, router)
+			}
+			if i == 1600 && !slices.ContainsFunc(w.Conflicts(), func(c Conflict) bool { return c.Addr == ip6 && c.MAC == macB }) {
+				t.Errorf("want the claim of %s noticed within a second, got %+v", ip6, w.Conflicts())
+			}
+		}
+		synctest.Wait()
+		if slices.ContainsFunc(*told, func(c Conflict) bool { return c.MAC == router }) || len(*told) > 6 {
+			t.Errorf("want few told, and no router, got %d: %+v", len(*told), *told)
+		}
+		if probes, _ := n.from(macA); len(probes) > 5*maxAsked*16 { // in 30 s; two for each control address
+			t.Errorf("want few questions, got %d", len(probes))
 		}
 	})
 }
