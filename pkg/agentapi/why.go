@@ -14,20 +14,24 @@ const (
 	OpNodeDrain  Op = "nodes.drain"   // Drain → Drained
 )
 
-// WhyRequest asks about a LoadBalancer address.
+// WhyRequest asks about a LoadBalancer address, or about a Service's.
 type WhyRequest struct {
-	Addr netip.Addr `json:"addr"`
-	Port uint16     `json:"port,omitempty"` // zero: all
+	Addr    netip.Addr `json:"addr,omitzero"`
+	Service string     `json:"service,omitempty"` // namespace/name, in place of an address
+	Port    uint16     `json:"port,omitempty"`    // zero: all
+	From    netip.Addr `json:"from,omitzero"`     // a client; may be left out
 	// Probe has a node that doesn't have the address try it over the wire.
 	Probe bool `json:"probe,omitempty"`
 }
 
 // Why is the chain from an address to its pods, link by link, as one node sees it.
 type Why struct {
-	Addr netip.Addr `json:"addr"`
+	Addr netip.Addr `json:"addr,omitzero"`
 	Port uint16     `json:"port,omitempty"`
 	Node string     `json:"node"` // that sees it so
 	OK   bool       `json:"ok"`   // every link holds
+	// Others are further addresses of the Service that was asked about.
+	Others []netip.Addr `json:"others,omitempty"`
 	// Verdict says in one line where the address is, or what is wrong first.
 	Verdict    string      `json:"verdict"`
 	Links      []WhyLink   `json:"links"`
@@ -44,8 +48,8 @@ const (
 
 // WhyLink is one link of the chain.
 type WhyLink struct {
-	// Name is pool, allocation, service, owner, nic, answers, seen, frontend,
-	// backends, policy, reply or probe.
+	// Name is pool, allocation, service, owner, nic, answers, frontend, backends,
+	// policy, reply, seen or probe.
 	Name  string `json:"name"`
 	State string `json:"state"`
 	Text  string `json:"text"`

@@ -11,20 +11,25 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/announce/heartbeat"
 	"github.com/patchbay-net/patchbay/pkg/announce/holder"
+	"github.com/patchbay-net/patchbay/pkg/announce/probe"
 	"github.com/patchbay-net/patchbay/pkg/announce/verify"
 	"github.com/patchbay-net/patchbay/pkg/announce/why"
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/datapath"
+	"github.com/patchbay-net/patchbay/pkg/netdev"
+	"github.com/patchbay-net/patchbay/pkg/source"
 	"github.com/patchbay-net/patchbay/pkg/source/durable"
 )
 
@@ -71,9 +76,6 @@ func (d *addressDesk) mark() string { return filepath.Join(d.cfg.Paths.State, "d
 
 // why explains an address, and has others look if asked to.
 func (d *addressDesk) why(ctx context.Context, r agentapi.WhyRequest) (agentapi.Why, error) {
-	if !r.Addr.IsValid() {
-		return agentapi.Why{}, agentapi.Errorf(agentapi.CodeInvalid, "no address given")
-	}
 	announced, err := d.announced()
 	if err != nil {
 		return agentapi.Why{}, err
@@ -85,11 +87,48 @@ func (d *addressDesk) why(ctx context.Context, r agentapi.WhyRequest) (agentapi.
 	for _, a := range announced {
 		in.Announced[a.Addr] = a.Expires
 	}
-	explained := why.Explain(in, r.Addr, r.Port)
-	if r.Probe {
-		why.Add(&explained, d.probe(ctx, r, in)...)
+	var others []netip.Addr
+	if namespace, name, ok := strings.Cut(r.Service, "/"); ok {
+		pending, addrs, err := why.Service(in, source.Key{Namespace: namespace, Name: name})
+		if err != nil || len(addrs) == 0 {
+			return pending, err
+		}
+		r.Addr, others = addrs[0], addrs[1:]
 	}
+	if !r.Addr.IsValid() {
+		return agentapi.Why{}, agentapi.Errorf(agentapi.CodeInvalid, "no address given")
+	}
+	if r.From.IsValid() {
+		in.Way = way(ctx, r.From, r.Probe)
+	}
+	if r.Probe {
+		in.Probes = d.probe(ctx, r, in)
+	}
+	explained := why.Explain(in, why.Question{Addr: r.Addr, Port: r.Port, From: r.From})
+	explained.Others = others
 	return explained, nil
+}
+
+// way is how this node would send a packet to a client. If it is to be probed,
+// the next hop is asked for.
+func way(ctx context.Context, client netip.Addr, ask bool) (w why.Way) {
+	link, gateway := netdev.NextHop(client)
+	nic, err := net.InterfaceByIndex(link)
+	if link == 0 || err != nil {
+		return w
+	}
+	w.NIC, w.Gateway = nic.Name, gateway
+	if !ask {
+		return w
+	}
+	next := client
+	if gateway.IsValid() {
+		next = gateway
+	}
+	found, err := probe.Ask(ctx, link, next)
+	_, answered := found[next]
+	w.Silent = err == nil && !answered
+	return w
 }
 
 // probe has nodes that don't have the address look at it over the wire.

@@ -12,26 +12,47 @@ import (
 )
 
 func TestWhy(t *testing.T) {
-	var asked agentapi.WhyRequest
+	var asked []agentapi.WhyRequest
 	h := handler()
 	h[agentapi.OpAddressWhy] = agentapi.Do(func(_ context.Context, r agentapi.WhyRequest) (agentapi.Why, error) {
-		asked = r
-		return agentapi.Why{
-			Addr: r.Addr, Node: "n1", OK: !r.Probe, Verdict: "n1 has it", Links: []agentapi.WhyLink{{Name: "owner", State: "ok", Text: "n1 has it"}},
+		asked = append(asked, r)
+		w := agentapi.Why{
+			Addr: r.Addr, Port: r.Port, Node: "n1", OK: !r.Probe, Verdict: "n1 has it", Links: []agentapi.WhyLink{{Name: "owner", State: "ok", Text: "n1 has it"}},
 			Candidates: []agentapi.Candidate{{Node: "n1", Owner: true, Eligible: true, Reason: "place 1"}, {Node: "n2", Reason: "its agent is not heard"}},
-		}, nil
+		}
+		switch r.Service {
+		case "shop/web":
+			w.Addr, w.Others = addrs("192.0.2.10")[0], addrs("2001:db8::10")
+		case "default/new":
+			w = agentapi.Why{Node: "n1", Verdict: "service: default/new has no address", Links: []agentapi.WhyLink{{Name: "service", State: "broken", Text: "default/new has no address"}}}
+		}
+		return w, nil
 	})
 	socket := serve(t, h)
-	out, _, code := call(t, "--socket", socket, "addresses", "why", "192.0.2.10:80")
-	want := "ok  owner  n1 has it\n             n1 (has it): place 1\n             n2 (can't have it): its agent is not heard\n192.0.2.10: n1 has it\n"
-	if out != want || code != exitOK || asked != (agentapi.WhyRequest{Addr: addrs("192.0.2.10")[0], Port: 80}) {
-		t.Errorf("exit %d, asked %+v, got:\n%s", code, asked, out)
+	chain := "  ok  owner  n1 has it\n               n1 (has it): place 1\n               n2 (can't have it): its agent is not heard\n"
+	for _, tt := range []struct {
+		args string
+		want string
+		code int
+		last agentapi.WhyRequest
+	}{
+		{"192.0.2.10:80", "192.0.2.10:80: well, as n1 sees it: n1 has it\n" + chain, exitOK, agentapi.WhyRequest{Addr: addrs("192.0.2.10")[0], Port: 80}},
+		{"[2001:db8::10]:443 --probe --from 203.0.113.7", "[2001:db8::10]:443: BROKEN: n1 has it\n" + chain, exitError,
+			agentapi.WhyRequest{Addr: addrs("2001:db8::10")[0], Port: 443, Probe: true, From: addrs("203.0.113.7")[0]}},
+		{"shop/web", "192.0.2.10: well, as n1 sees it: n1 has it\n" + chain + "\n2001:db8::10: well, as n1 sees it: n1 has it\n" + chain, exitOK,
+			agentapi.WhyRequest{Addr: addrs("2001:db8::10")[0]}},
+		{"new", "BROKEN: service: default/new has no address\n  broken  service  default/new has no address\n", exitError, agentapi.WhyRequest{Service: "default/new"}},
+	} {
+		asked = nil
+		out, _, code := call(t, append([]string{"--socket", socket, "addresses", "why"}, strings.Fields(tt.args)...)...)
+		if out != tt.want || code != tt.code || len(asked) == 0 || asked[len(asked)-1] != tt.last {
+			t.Errorf("%s: exit %d, asked %+v, got:\n%s", tt.args, code, asked, out)
+		}
 	}
-	if _, _, code := call(t, "--socket", socket, "addresses", "why", "[2001:db8::10]:443", "--probe"); code != exitError || !asked.Probe || asked.Port != 443 {
-		t.Errorf("broken: exit %d, asked %+v", code, asked)
-	}
-	if _, text, code := call(t, "--socket", socket, "addresses", "why", "web"); code != exitUsage || !strings.Contains(text, "no address") {
-		t.Errorf("no address: exit %d, %s", code, text)
+	for _, bad := range []string{"Web_1", "192.0.2.10:http", "192.0.2.10 --from here", "a/b/c"} {
+		if _, text, code := call(t, append([]string{"--socket", socket, "addresses", "why"}, strings.Fields(bad)...)...); code != exitUsage || !strings.Contains(text, "no address") {
+			t.Errorf("%s: exit %d, %s", bad, code, text)
+		}
 	}
 }
 

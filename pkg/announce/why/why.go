@@ -7,6 +7,7 @@ package why
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/announce/holder"
 	"github.com/patchbay-net/patchbay/pkg/announce/verify"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
+	"github.com/patchbay-net/patchbay/pkg/service"
 )
 
 // Input is what an address is explained from.
@@ -32,74 +34,80 @@ type Input struct {
 	Announced map[netip.Addr]time.Duration
 	// Verified is what this node saw of others' addresses over the wire.
 	Verified map[netip.Addr]verify.Result
+	// Probes are what nodes saw that were asked for the occasion.
+	Probes []verify.Result
 	// ReplyPath is the configured one: ingress or direct.
 	ReplyPath string
+	// Way is this node's way to the client of the question.
+	Way Way
+}
+
+// Question is what is asked for.
+type Question struct {
+	Addr netip.Addr
+	Port uint16     // 0: all
+	From netip.Addr // a client; may be zero
+}
+
+// Way is how this node would send a packet to a machine.
+type Way struct {
+	NIC     string     // "": it knows no way
+	Gateway netip.Addr // zero: the machine is on the link
+	// Silent: the gateway, or the machine on the link, was asked for and didn't
+	// answer.
+	Silent bool
 }
 
 // chain is the explanation in the making.
 type chain struct {
 	Input
-	addr  netip.Addr
-	port  uint16
+	Question
 	held  holder.Address
-	known bool // the holder knows the address
+	known bool            // the holder knows the address
+	found []service.Entry // the frontends asked about
 	out   agentapi.Why
 }
 
-// Explain explains an address, and one port of it unless that is 0.
-func Explain(in Input, addr netip.Addr, port uint16) agentapi.Why {
-	c := &chain{Input: in, addr: addr, port: port, out: agentapi.Why{Addr: addr, Port: port, Node: in.Node}}
-	if i := slices.IndexFunc(in.Addresses, func(a holder.Address) bool { return a.Addr == addr }); i >= 0 {
+// Explain explains an address. What is a cause comes before what only shows it:
+// the first link that is broken is what has to be repaired.
+func Explain(in Input, q Question) agentapi.Why {
+	c := &chain{Input: in, Question: q, out: agentapi.Why{Addr: q.Addr, Port: q.Port, Node: in.Node}}
+	if i := slices.IndexFunc(in.Addresses, func(a holder.Address) bool { return a.Addr == q.Addr }); i >= 0 {
 		c.held, c.known = in.Addresses[i], true
 	}
 	c.pool()
 	c.allocation()
 	c.services()
-	c.owner()
 	c.candidates()
+	c.owner()
 	c.nic()
 	c.answers()
-	c.seen()
 	c.frontends()
+	c.policy()
 	c.reply()
-	Conclude(&c.out)
+	c.seen()
+	c.probes()
+	c.conclude()
 	return c.out
 }
 
-// Add adds what a node saw over the wire, asked for the occasion.
-func Add(w *agentapi.Why, results ...verify.Result) {
-	for _, r := range results {
-		probe := agentapi.WireProbe{By: r.By, Owner: r.Owner, AnsweredBy: r.AnsweredBy, Problem: r.Problem}
-		state, text := agentapi.LinkHolds, fmt.Sprintf("asked by %s just now: answered by %s", r.By, strings.Join(r.AnsweredBy, " and "))
-		for _, p := range r.Ports {
-			probe.Ports = append(probe.Ports, agentapi.PortProbe{Port: p.Port, Answer: string(p.Answer), Tries: p.Tries})
-			text += fmt.Sprintf("; port %d %s", p.Port, p.Answer)
-		}
-		if r.Problem != "" {
-			state, text = agentapi.LinkBroken, r.Problem
-		}
-		w.Probes = append(w.Probes, probe)
-		w.Links = append(w.Links, agentapi.WhyLink{Name: "probe", State: state, Text: text})
-	}
-	Conclude(w)
-}
-
-// Conclude makes the verdict: the first link that is broken, else where the address is.
-func Conclude(w *agentapi.Why) {
-	w.OK = true
-	for _, l := range w.Links {
+// conclude makes the verdict: the first link that is broken, else where the
+// address is.
+func (c *chain) conclude() {
+	c.out.OK = true
+	for _, l := range c.out.Links {
 		if l.State == agentapi.LinkBroken {
-			w.OK, w.Verdict = false, l.Name+": "+l.Text
+			c.out.OK, c.out.Verdict = false, l.Name+": "+l.Text
 			return
 		}
 	}
 	var said []string
-	for _, l := range w.Links {
+	for _, l := range c.out.Links {
 		if l.Name == "owner" || l.Name == "nic" || l.Name == "backends" {
 			said = append(said, l.Text)
 		}
 	}
-	w.Verdict = strings.Join(said, "; ")
+	c.out.Verdict = strings.Join(said, "; ")
 }
 
 func (c *chain) add(name, state, format string, args ...any) {
@@ -111,13 +119,13 @@ func (c *chain) owner() {
 	h := c.held
 	switch {
 	case !c.known:
-		c.add("owner", agentapi.LinkBroken, "%s is no address that this node knows to be answered for: no Service has it, or it is in none of the pools", c.addr)
+		c.add("owner", agentapi.LinkBroken, "no node answers for %s: no Service has it, or it is in none of the pools", c.Addr)
 	case h.Stranger != [6]byte{}:
-		c.add("owner", agentapi.LinkBroken, "%s uses the address, which is no node of the cluster", c.machine(h.Stranger))
+		c.add("owner", agentapi.LinkBroken, "%s uses the address, and is no node of the cluster; no node takes it before that stops", machine(h.Stranger))
 	case h.Phase == holder.Probing:
 		c.add("owner", agentapi.LinkDoubt, "%s is about to take it over, and asks for an old owner first", c.Node)
 	case h.Holder == "":
-		c.add("owner", agentapi.LinkBroken, "no node has it; %s", or(h.Why, "nobody can be chosen"))
+		c.add("owner", agentapi.LinkBroken, "no node has it; %s", c.nobody())
 	case h.Offered != "":
 		c.add("owner", agentapi.LinkHolds, "%s has it, epoch %d, and hands it to %s", h.Holder, h.Epoch, h.Offered)
 	default:
@@ -127,6 +135,22 @@ func (c *chain) owner() {
 		}
 		c.add("owner", agentapi.LinkHolds, "%s", text)
 	}
+}
+
+// nobody says why no node has the address: what is wrong with each of them, or
+// what the one that could have it waits for.
+func (c *chain) nobody() string {
+	var faults []string
+	for _, n := range c.out.Candidates {
+		if n.Eligible {
+			return or(c.held.Why, "it is about to be taken")
+		}
+		faults = append(faults, n.Node+": "+n.Reason)
+	}
+	if len(faults) == 0 {
+		return "there are no nodes"
+	}
+	return "none can: " + strings.Join(faults, "; ")
 }
 
 // nic tells where the owner answers.
@@ -146,17 +170,17 @@ func (c *chain) nic() {
 	}
 	peer := c.View.Peers[c.held.Holder]
 	for _, n := range peer.State.NICs {
-		if n.External && slices.ContainsFunc(n.Addrs, func(p netip.Prefix) bool { return p.Contains(c.addr) }) {
+		if n.External && slices.ContainsFunc(n.Addrs, func(p netip.Prefix) bool { return p.Contains(c.Addr) }) {
 			c.nicState(n.Name, n.Carrier, n.MAC)
 			return
 		}
 	}
-	c.add("nic", agentapi.LinkDoubt, "%s hasn't told of a NIC on the network of %s", c.held.Holder, c.addr)
+	c.add("nic", agentapi.LinkDoubt, "%s hasn't told of a NIC on the network of %s", c.held.Holder, c.Addr)
 }
 
 func (c *chain) nicState(name string, carrier bool, mac [6]byte) {
 	if !carrier {
-		c.add("nic", agentapi.LinkBroken, "%s of %s has no carrier", name, c.held.Holder)
+		c.add("nic", agentapi.LinkBroken, "%s of %s has no carrier: look at its cable and its switch port", name, c.held.Holder)
 		return
 	}
 	c.add("nic", agentapi.LinkHolds, "by %s, %s, with carrier", name, hardware(mac))
@@ -164,7 +188,7 @@ func (c *chain) nicState(name string, carrier bool, mac [6]byte) {
 
 // answers tells whether the owner's kernel answers for it.
 func (c *chain) answers() {
-	left, here := c.Announced[c.addr]
+	left, here := c.Announced[c.Addr]
 	switch {
 	case c.held.Holder == c.Node && !here:
 		c.add("answers", agentapi.LinkBroken, "the datapath of %s doesn't answer for it: another node claimed it, or the entry expired", c.Node)
@@ -179,29 +203,10 @@ func (c *chain) answers() {
 	}
 }
 
-// seen tells what a node saw of it over the wire.
-func (c *chain) seen() {
-	results := c.verifications()
-	if len(results) == 0 && c.held.Holder != "" {
-		c.add("seen", agentapi.LinkDoubt, "no other node has asked for it over the wire yet; --probe has one ask now")
-	}
-	for _, r := range results {
-		if r.problem != "" {
-			c.add("seen", agentapi.LinkBroken, "asked for over the wire by %s: %s", r.by, r.problem)
-			continue
-		}
-		c.add("seen", agentapi.LinkHolds, "asked for over the wire by %s, it was answered by %s", r.by, r.owner)
-	}
-}
+// machine names who has a MAC address.
+func machine(mac [6]byte) string { return "the machine with " + hardware(mac) }
 
-// reply tells which way answers take.
-func (c *chain) reply() {
-	if c.ReplyPath == "direct" {
-		c.add("reply", agentapi.LinkHolds, "straight from the backend's node to the client")
-		return
-	}
-	c.add("reply", agentapi.LinkHolds, "back through %s, by the NIC and to the MAC address that the request came from", or(c.held.Holder, "the node it came in by"))
-}
+func hardware(mac [6]byte) string { return net.HardwareAddr(mac[:]).String() }
 
 func or(text, otherwise string) string {
 	if text == "" {

@@ -28,6 +28,14 @@ const Group = "patchbay.net"
 // their address from Patchbay.
 const LoadBalancerClass = Group + "/lb"
 
+// Conditions of a Service: whether it has the addresses that it wants, whether
+// another machine claims one of them, and whether a node can't reach one.
+const (
+	ConditionAddress     = Group + "/Address"
+	ConditionConflict    = Group + "/AddressConflict"
+	ConditionUnreachable = Group + "/AddressUnreachable"
+)
+
 // Annotations on Services.
 const (
 	// AnnotationAddresses asks for addresses, separated by commas: on a Service
@@ -46,8 +54,8 @@ const (
 	// AnnotationPreferredNodes names the nodes that announce the Service's
 	// addresses while they can, separated by commas, best first.
 	AnnotationPreferredNodes = Group + "/preferred-nodes"
-	// AnnotationAnnounceNICs names the NICs on which the Service's addresses are
-	// announced, separated by commas.
+	// AnnotationAnnounceNICs names the external NICs on which the Service's
+	// addresses are announced, separated by commas.
 	AnnotationAnnounceNICs = Group + "/announce-nics"
 	// AnnotationUDPMode says how UDP packets find their backend: flow (default)
 	// or packet.
