@@ -121,14 +121,16 @@ func over(instructions int) unix.SockFilter {
 // guardProgram is the guard as classic BPF: 0 lets a frame pass, 2 drops it. It is
 // made of blocks that end with a result; as one may be longer than a conditional
 // jump reaches, an unconditional one leads over it. What is too short passes: it
-// says nothing.
+// says nothing. The kernel has taken off a VLAN's tag before; what has a second one
+// is dropped, as a receiver takes off two.
 func guardProgram(mac [6]byte, own []netip.Addr) []unix.SockFilter {
 	arp, ip6 := arpBlock(own), ip6Block(own)
 	program := []unix.SockFilter{
 		load(unix.BPF_W, offSource), equal(binary.BigEndian.Uint32(mac[:]), 0, 2),
 		load(unix.BPF_H, offSource+4), equal(uint32(binary.BigEndian.Uint16(mac[4:])), 1, 0),
 		ret(actShot),
-		load(unix.BPF_H, offType), equal(unix.ETH_P_ARP, 0, 1), over(2 + len(ip6)), equal(unix.ETH_P_IPV6, 1, 0), ret(0),
+		load(unix.BPF_H, offType), equal(unix.ETH_P_8021Q, 1, 0), equal(unix.ETH_P_8021AD, 0, 1), ret(actShot),
+		equal(unix.ETH_P_ARP, 0, 1), over(2 + len(ip6)), equal(unix.ETH_P_IPV6, 1, 0), ret(0),
 	}
 	return append(append(program, ip6...), arp...)
 }

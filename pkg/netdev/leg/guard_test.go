@@ -5,11 +5,13 @@ package leg
 import (
 	"encoding/hex"
 	"errors"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
 
 	"github.com/patchbay-net/patchbay/test/netlab"
@@ -93,6 +95,8 @@ func TestGuardProgram(t *testing.T) {
 		drop        bool
 	}{
 		{"IPv4", head + "0800 4500", false},
+		{"ARP for another behind a second tag", head + "8100 0000 0806 0001 0800 0604 0001 020000000009 ac1f0042", true},
+		{"IPv4 behind a second tag", head + "88a8 0000 0800 4500", true},
 		{"another's MAC, high", "ffffffffffff 020000010009 0800 4500", true},
 		{"another's MAC, low", "ffffffffffff 020000000008 0800 4500", true},
 		{"ARP for itself", arp + "ac1f000a", false},
@@ -151,4 +155,48 @@ func TestGuardProgram(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestGuardTags: what the guard drops doesn't get through behind VLAN tags, which
+// the receiver's kernel takes off.
+func TestGuardTags(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		here, inside, l := setup(t)
+		l.Guard = true
+		if _, err := Create(l); err != nil {
+			t.Fatal(err)
+		}
+		// 172.31.0.99 is-at the leg, by a gratuitous reply.
+		const claim = "0806 0001 0800 0604 0002 020000000009 ac1f0063 020000000009 ac1f0063"
+		for name, tags := range map[string]string{
+			"none": "", "VLAN 0": "8100 0000 ", "VLAN 0 twice": "8100 0000 8100 0000 ", "VLAN 0, 802.1ad outside": "88a8 0000 8100 0000 ",
+			"three": "8100 0000 8100 0000 8100 0000 ",
+		} {
+			here.Exec(t, "ip", "neigh", "replace", "172.31.0.99", "lladdr", "02:00:00:00:00:77", "nud", "stale", "dev", "pb-int")
+			frame, err := hex.DecodeString(strings.ReplaceAll("ffffffffffff 020000000009 "+tags+claim, " ", ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			inside.Run(t, func() {
+				nic, err := net.InterfaceByName("eth0")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c, err := packet.Listen(nic, packet.Raw, 0x88b5, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer c.Close()
+				if _, err := c.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]}); err != nil {
+					t.Error(err)
+				}
+			})
+			inside.Exec(t, "ping", "-c2", "-i0.1", "-W2", "172.31.0.1") // it has come by then
+			if out := here.Exec(t, "ip", "neigh", "show", "172.31.0.99"); strings.Contains(out, "02:00:00:00:00:09") {
+				t.Errorf("tags %s: the claim got through: %s", name, out)
+			}
+		}
+	})
 }
