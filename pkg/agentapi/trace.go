@@ -20,7 +20,7 @@ type TraceRequest struct {
 	// To is an address with or without port, or namespace/name:port of a Service
 	// or pod.
 	To         string     `json:"to"`
-	Protocol   string     `json:"protocol,omitempty"`   // tcp, udp, sctp, icmp; empty: tcp
+	Protocol   string     `json:"protocol,omitempty"`   // tcp, udp, sctp, icmp; arp and nd ask who has To; empty: tcp
 	SourcePort uint16     `json:"sourcePort,omitempty"` // zero: 40000
 	NIC        string     `json:"nic,omitempty"`        // that it comes in by, from elsewhere
 	Tunnel     netip.Addr `json:"tunnel,omitzero"`      // the node that it comes through the tunnel from
@@ -30,6 +30,12 @@ type TraceRequest struct {
 	Length     int        `json:"length,omitempty"` // of the payload
 	NoFragment bool       `json:"noFragment,omitempty"`
 	Packets    bool       `json:"packets,omitempty"` // past the sockets' programs
+	// About makes it an ICMP error about the packet of Protocol from the first to
+	// the second of these, ADDRESS:PORT each.
+	About []string `json:"about,omitempty"`
+	// Frame is all of the packet, from its Ethernet header on. From may be left out
+	// then, and so is all that the frame says itself.
+	Frame []byte `json:"frame,omitempty"`
 }
 
 // Trace is what would happen.
@@ -75,6 +81,12 @@ type TraceEnd struct {
 	Reason string `json:"reason,omitempty"` // of a drop, as the counters name it
 	Text   string `json:"text"`
 	Next   string `json:"next,omitempty"` // how to go on at the node that it is sent to
+	// Onward is Next for that node's agent, which has the address Hop.
+	Onward *TraceRequest `json:"onward,omitempty"`
+	Hop    netip.Addr    `json:"hop,omitzero"`
+	Node   string        `json:"node,omitempty"`   // that node, if it is known
+	There  *Trace        `json:"there,omitempty"`  // what its agent says
+	Unsaid string        `json:"unsaid,omitempty"` // why its agent says nothing
 }
 
 // Trace asks what would happen to a packet.

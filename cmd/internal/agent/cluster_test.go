@@ -20,6 +20,7 @@ const clusterConfig = `
 source: file:/etc/patchbay/objects
 podCIDRs: [10.244.0.0/16, "fd00:244::/56"]
 serviceCIDRs: [10.96.0.0/16, "fd00:96::/112"]
+gossip: {keyFile: /etc/patchbay/gossip.key}
 `
 
 // clusterObjects takes both nodes' InternalIPs.
@@ -73,6 +74,7 @@ func startClusterNode(t *testing.T, node *netlab.Node, settings, objects string)
 	n := clusterNode{Node: node, log: &bytes.Buffer{}}
 	text := "nodeName: " + node.Name + clusterConfig + settings
 	write(t, node.Path("/etc/patchbay/config.yaml"), text)
+	write(t, node.Path("/etc/patchbay/gossip.key"), "the key of all nodes of the test")
 	if err := os.Mkdir(node.Path("/etc/patchbay/objects"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -166,10 +168,40 @@ func TestTwoNodes(t *testing.T) {
 			nodeIP, _, _ := strings.Cut(strings.SplitAfter(objects, "node-b")[1], "}, {")
 			nodeIP = nodeIP[strings.LastIndex(nodeIP, " ")+1:]
 			checkCluster(t, a, near, outside, nodeIP)
+			checkTrace(t, a)
 			if t.Failed() {
 				t.Logf("node-a:\n%s\nnode-b:\n%s", a.log, b.log)
 				t.Logf("drops on a: %s\non b: %s", drops(t, a), drops(t, b))
 			}
+		})
+	}
+}
+
+// checkTrace follows packets to pods of the other node by that node's own agent.
+func checkTrace(t *testing.T, a clusterNode) {
+	t.Helper()
+	client := agentapi.Client{Path: a.cfg.Paths.AgentSocket(), Timeout: time.Minute}
+	for _, c := range []struct{ from, to, want string }{
+		{"10.244.0.6", "10.96.0.20:80", "pod: delivered to pod default/far 10.244.1.5"},
+		{"[fd00:244::6]:5000", "[fd00:244:0:1::5]:8080", "pod: delivered to pod default/far fd00:244:0:1::5"},
+		{"10.244.0.6", "10.244.1.77:9", "refused: dropped (this node has no such pod)"},
+		{"outside", "192.168.1.100:80", "pod: delivered to pod default/far 10.244.1.5"},
+	} {
+		t.Run("trace "+c.to, func(t *testing.T) {
+			netlab.WaitFor(t, 20*time.Second, "what node-b says", func() error {
+				trace, err := client.Trace(t.Context(), agentapi.TraceRequest{From: c.from, To: c.to})
+				if err != nil {
+					return err
+				}
+				end := trace.There.End
+				if end.There == nil {
+					return fmt.Errorf("node %q at %s: %s\n%s", end.Node, end.Hop, end.Unsaid, traceText(trace))
+				}
+				if got := end.There.There.End; end.Node != "node-b" || !strings.HasPrefix(got.Kind+": "+got.Text, c.want) {
+					t.Errorf("%s says %s: %s; want node-b and %q:\n%s", end.Node, got.Kind, got.Text, c.want, traceText(*end.There))
+				}
+				return nil
+			})
 		})
 	}
 }

@@ -79,7 +79,7 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	handler := r.Handler()
 	ranges.Serve(handler)
 	network.serve(handler, r, dp)
-	servePackets(handler, r, dp, cfg, log)
+	servePackets(handler, r, addrs.Heartbeat, dp, cfg, log)
 	pods.Handle(handler)
 	if err := addrs.open(handler); err != nil {
 		return errors.Join(err, listener.Close())

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/pkg/datapath/trace"
 	"github.com/patchbay-net/patchbay/pkg/monitor/tracing"
 	"github.com/patchbay-net/patchbay/test/netlab"
 )
@@ -37,17 +38,21 @@ func TestTrace(t *testing.T) {
 			{"outside", agentapi.TraceRequest{From: "outside", To: "192.168.1.100:80"}, "pod", "10.244.0.5:8080, of 1"},
 			{"node", agentapi.TraceRequest{From: "node", To: "10.244.0.5:8080"}, "pod", "10.244.0.5 on the link"},
 			{"unknown port", agentapi.TraceRequest{From: "10.244.0.6", To: "10.96.0.20:81"}, "refused", "no port 81"},
+			{"ARP of a pod for its gateway", agentapi.TraceRequest{From: "10.244.0.6", To: "169.254.1.1", Protocol: "arp"}, "node", "ARP: who has 169.254.1.1? says 10.244.0.6"},
+			{"ARP for a LoadBalancer address", agentapi.TraceRequest{From: "outside", To: "192.168.1.100", Protocol: "arp"}, "answered", "ARP: 192.168.1.100 is at"},
+			{"ICMP error", agentapi.TraceRequest{From: "outside", To: "10.244.0.6", About: []string{"10.244.0.6:999", "203.0.113.1:80"}}, "dropped", "(unreachable)"},
+			{"frame", agentapi.TraceRequest{Frame: trace.Solicit([6]byte{2, 0, 0, 0, 0, 9}, netip.MustParseAddr("192.168.1.50"), netip.MustParseAddr("192.168.1.100"))}, "answered", "ARP: 192.168.1.100 is at"},
 			{"forged", agentapi.TraceRequest{From: "10.244.0.99", To: "10.244.0.5:8080", NIC: ""}, "dropped", "forged-source"},
 		}
 		for _, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
-				trace, err := client.Trace(t.Context(), test.request)
+				got, err := client.Trace(t.Context(), test.request)
 				if err != nil {
 					t.Fatal(err)
 				}
-				text := traceText(trace)
-				if trace.There.End.Kind != test.kind || !strings.Contains(text, test.text) {
-					t.Errorf("want %s and %q, got %s:\n%s", test.kind, test.text, trace.There.End.Kind, text)
+				text := traceText(got)
+				if got.There.End.Kind != test.kind || !strings.Contains(text, test.text) {
+					t.Errorf("want %s and %q, got %s:\n%s", test.kind, test.text, got.There.End.Kind, text)
 				}
 			})
 		}
@@ -63,9 +68,9 @@ func TestTrace(t *testing.T) {
 		}
 		desk := tracing.New(tracing.Options{PinDir: cfg.Paths.BPF, View: view})
 		for _, r := range []agentapi.TraceRequest{{From: "10.244.0.6", To: "10.96.0.20:80"}, {From: "outside", To: "192.168.1.100:80"}} {
-			trace, err := desk.Trace(t.Context(), r)
-			if err != nil || trace.There.End.Kind != "pod" || trace.Back == nil {
-				t.Errorf("without the agent: %v: %s", err, traceText(trace))
+			got, err := desk.Trace(t.Context(), r)
+			if err != nil || got.There.End.Kind != "pod" || got.Back == nil {
+				t.Errorf("without the agent: %v: %s", err, traceText(got))
 			}
 		}
 	})

@@ -5,6 +5,7 @@ package ctl
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -52,10 +53,26 @@ and its answer
 	if diff := cmp.Diff(want, got); code != exitOK || diff != "" {
 		t.Errorf("exit %d (-want +got):\n%s", code, diff)
 	}
+	h[agentapi.OpTrace] = agentapi.Do(func(_ context.Context, r agentapi.TraceRequest) (agentapi.Trace, error) {
+		away := agentapi.Trace{There: agentapi.TraceWalk{End: agentapi.TraceEnd{Kind: "dropped", Text: "dropped: this node has no such pod"}}}
+		return agentapi.Trace{Packet: fmt.Sprintf("%x from %q", r.Frame, r.From), There: agentapi.TraceWalk{End: agentapi.TraceEnd{Kind: "wire", Text: "leaves by eth0", Next: "patchbayctl trace …", Node: "b", There: &away}}}, nil
+	})
+	got, _, code = call(t, "trace", "--frame", "0102", "--socket", serve(t, h))
+	want = `packet      0102 from ""
+
+→ leaves by eth0
+
+on node b
+
+→ dropped: this node has no such pod
+`
+	if diff := cmp.Diff(want, got); code != exitError || diff != "" {
+		t.Errorf("exit %d (-want +got):\n%s", code, diff)
+	}
 	if _, _, code := call(t, "trace", "a", "b:1", "--mac", "02:00:00:00:00:01", "--socket", socket, "-o", "json"); code != exitError {
 		t.Errorf("dropped: exit %d, want %d", code, exitError)
 	}
-	for _, args := range [][]string{{"trace", "a"}, {"trace", "a", "b:1", "--tunnel", "x"}, {"trace", "a", "b:1", "-o", "csv"}} {
+	for _, args := range [][]string{{"trace", "a"}, {"trace", "a", "b:1", "--tunnel", "x"}, {"trace", "--frame", "xyz"}, {"trace", "a", "b:1", "--frame", "01"}, {"trace", "a", "b:1", "-o", "csv"}} {
 		if _, _, code := call(t, append(args, "--socket", socket)...); code != exitUsage {
 			t.Errorf("%v: exit %d, want %d", args, code, exitUsage)
 		}

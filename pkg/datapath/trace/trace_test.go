@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf"
 	gocmp "github.com/google/go-cmp/cmp"
 
+	"github.com/patchbay-net/patchbay/pkg/datapath"
 	datapathmaps "github.com/patchbay-net/patchbay/pkg/datapath/maps"
 	"github.com/patchbay-net/patchbay/pkg/datapath/trace"
 	"github.com/patchbay-net/patchbay/pkg/datapath/trace/headers"
@@ -101,6 +102,9 @@ type asked struct {
 func icmp(p *trace.Packet)  { p.Proto = headers.ICMP }
 func udp(p *trace.Packet)   { p.Proto = headers.UDP }
 func later(p *trace.Packet) { p.Fragment, p.Length = &trace.Fragment{ID: 77, Offset: 1480}, 64 }
+func who(p *trace.Packet) {
+	p.Frame = trace.Solicit(p.SrcMAC, p.Src.Addr(), p.Dst.Addr())
+}
 func first(p *trace.Packet) {
 	p.Proto, p.Fragment, p.Length = headers.UDP, &trace.Fragment{ID: 78, More: true}, 64
 }
@@ -177,6 +181,10 @@ func cases() []asked {
 		{name: "client to the node", from: "client", src: "192.0.2.100:2017", dst: "192.0.2.1:9", change: udp, want: trace.EndNode},
 		{name: "fragment without its first", from: "pod1", src: "10.244.1.10:0", dst: "10.96.0.1:0", change: later, want: trace.EndDropped, reason: "fragment"},
 		{name: "first fragment", from: "pod1", src: "10.244.1.10:1030", dst: "10.244.2.77:9", change: first, want: trace.EndWire},
+		{name: "ARP for an announced address", from: "client", src: "192.0.2.100:0", dst: "192.0.2.60:0", change: who, want: trace.EndAnswered},
+		{name: "ND for an announced address", from: "client", src: "[2001:db8::100]:0", dst: "[2001:db8::60]:0", change: who, want: trace.EndAnswered},
+		{name: "a pod's ARP in another's name", from: "pod1", src: "10.244.1.11:0", dst: "169.254.1.1:0", change: who, want: trace.EndDropped, reason: "pod-arp"},
+		{name: "a pod's ND in another's name", from: "pod1", src: "[fd00:244:1::11]:0", dst: "[fe80::1]:0", change: who, want: trace.EndDropped},
 		{name: "RST of no flow", from: "pod1", src: "10.244.1.10:1031", dst: "10.96.0.1:80", want: trace.EndDropped, reason: "no-flow",
 			change: func(p *trace.Packet) { p.Flags = headers.RST }},
 	}
@@ -190,6 +198,11 @@ func TestTraceIsTrue(t *testing.T) {
 		l := newLab(t)
 		if err := l.d.SetServices(entries()); err != nil {
 			t.Fatal(err)
+		}
+		for _, a := range []string{"192.0.2.60", "2001:db8::60"} {
+			if err := l.d.Announce(datapath.Announcement{Addr: addr(a), IfIndex: l.places["client"].index}); err != nil {
+				t.Fatal(err)
+			}
 		}
 		for name := range l.places {
 			l.news(name)

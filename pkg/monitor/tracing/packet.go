@@ -30,6 +30,19 @@ func somebody(is4 bool) netip.Addr {
 
 // packet makes of the request what can be run.
 func (a *asked) packet() (p trace.Packet, err error) {
+	switch protocol := strings.ToLower(a.request.Protocol); {
+	case len(a.request.Frame) > 0:
+		return a.whole()
+	case protocol == "arp" || protocol == "nd":
+		return a.solicitation(protocol)
+	case len(a.request.About) > 0:
+		return a.complaint()
+	}
+	return a.described()
+}
+
+// described is a packet by its addresses and ports.
+func (a *asked) described() (p trace.Packet, err error) {
 	r := a.request
 	if p.Proto, err = protocol(cmp.Or(r.Protocol, "tcp")); err != nil {
 		return p, err
@@ -47,14 +60,20 @@ func (a *asked) packet() (p trace.Packet, err error) {
 	if p.Src.Addr().Is4() != p.Dst.Addr().Is4() {
 		return p, fmt.Errorf("%s and %s are not of one family", p.Src.Addr(), p.Dst.Addr())
 	}
-	if r.MAC != "" {
-		hw, err := net.ParseMAC(r.MAC)
-		if err != nil || len(hw) != 6 {
-			return p, fmt.Errorf("MAC %q: want six bytes", r.MAC)
-		}
-		p.SrcMAC = [6]byte(hw)
+	return p, a.mac(&p)
+}
+
+// mac gives the packet the source MAC that was asked for, if any was.
+func (a *asked) mac(p *trace.Packet) error {
+	if a.request.MAC == "" {
+		return nil
 	}
-	return p, nil
+	hw, err := net.ParseMAC(a.request.MAC)
+	if err != nil || len(hw) != 6 {
+		return fmt.Errorf("MAC %q: want six bytes", a.request.MAC)
+	}
+	p.SrcMAC = [6]byte(hw)
+	return nil
 }
 
 func protocol(text string) (headers.Protocol, error) {

@@ -256,13 +256,16 @@ func (a *asked) end(e trace.End) agentapi.TraceEnd {
 		if e.Hop.IsValid() {
 			out.Text += ", to " + e.Hop.String()
 		}
-		if _, peer := a.tracer.PeerMAC(e.Link, e.Hop); peer && e.Hop.IsValid() {
-			mac, _ := a.tracer.NICMAC(e.Link)
-			out.Next = continued(h, "--mac "+net.HardwareAddr(mac[:]).String())
+		if mac, peer := a.tracer.PeerMAC(e.Link, e.Hop); peer && e.Hop.IsValid() {
+			own, _ := a.tracer.NICMAC(e.Link)
+			out.Next = continued(h, "--mac "+net.HardwareAddr(own[:]).String())
+			out.Hop, out.Onward = e.Hop, &agentapi.TraceRequest{Frame: addressed(e.Frame, own, mac)}
 		}
 	case trace.EndTunnel:
 		out.Text = "through the tunnel to " + e.Hop.String()
-		out.Next = continued(h, "--tunnel ADDRESS-OF-THIS-NODE")
+		own := sourceTo(e.Hop)
+		out.Next = continued(h, "--tunnel "+own.String())
+		out.Hop, out.Onward = e.Hop, &agentapi.TraceRequest{Frame: e.Frame, Tunnel: own}
 	case trace.EndAnswered:
 		out.Text = "answered here: " + h.String()
 	case trace.EndRefused:
@@ -272,6 +275,27 @@ func (a *asked) end(e trace.End) agentapi.TraceEnd {
 	}
 	return out
 }
+
+// addressed is a frame with the MACs that it has on the wire.
+func addressed(frame []byte, src, dst [6]byte) []byte {
+	return slices.Concat(dst[:], src[:], frame[12:])
+}
+
+// sourceTo is the address that this node sends from to another one.
+func sourceTo(node netip.Addr) netip.Addr {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(node, tunnelPort))) // sends nothing
+	if err != nil {
+		return netip.Addr{}
+	}
+	defer conn.Close()
+	if local, ok := conn.LocalAddr().(*net.UDPAddr); ok {
+		return local.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// tunnelPort is any port: it doesn't matter to the way that is taken.
+const tunnelPort = 4789
 
 // continued is the command that goes on at the next node.
 func continued(h headers.Header, more string) string {

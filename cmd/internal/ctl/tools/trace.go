@@ -5,6 +5,7 @@ package tools
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -21,7 +22,7 @@ import (
 // trace is the tool that says what would happen to a packet.
 func (t *tools) trace() *cobra.Command {
 	var r agentapi.TraceRequest
-	var tunnel string
+	var tunnel, whole string
 	cmd := &cobra.Command{
 		Use:   "trace FROM TO",
 		Short: "Say what would happen to a packet",
@@ -29,13 +30,24 @@ func (t *tools) trace() *cobra.Command {
 on it; nothing is changed and nothing is sent. FROM is a pod (NAMESPACE/NAME or
 an address), "node" for the node itself, "outside", or an address elsewhere,
 with or without port. TO is ADDRESS:PORT, or NAMESPACE/NAME:PORT of a Service.
+With --proto arp or nd it is who has the address TO, with --about an ICMP error,
+with --frame any packet at all. What goes to another node is followed there, if
+its agent is heard and the nodes share a key.
 It exits with 1 if the packet would be dropped.`,
 		Example: t.examples("trace default/web-1 10.96.0.10:53 --proto udp", "trace 203.0.113.9 192.0.2.10:80 --nic eth1"),
-		Args:    cobra.ExactArgs(2),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if whole != "" {
+				return cobra.MaximumNArgs(1)(cmd, args)
+			}
+			return cobra.ExactArgs(2)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r.From, r.To = args[0], args[1]
+			r.From, r.To = strings.Join(args[:min(1, len(args))], ""), strings.Join(args[min(1, len(args)):], "")
+			var err error
+			if r.Frame, err = hex.DecodeString(whole); err != nil {
+				return fmt.Errorf("--frame: %w", err)
+			}
 			if tunnel != "" {
-				var err error
 				if r.Tunnel, err = netip.ParseAddr(tunnel); err != nil {
 					return fmt.Errorf("--tunnel: %w", err)
 				}
@@ -60,7 +72,9 @@ It exits with 1 if the packet would be dropped.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&r.Protocol, "proto", "p", "tcp", "tcp, udp, sctp or icmp")
+	f.StringVarP(&r.Protocol, "proto", "p", "tcp", "tcp, udp, sctp, icmp, arp or nd")
+	f.StringVar(&whole, "frame", "", "all of it, in hex, from the Ethernet header on; only FROM may be given then")
+	f.StringSliceVar(&r.About, "about", nil, "ADDRESS:PORT,ADDRESS:PORT: it is an ICMP error about a packet between these")
 	f.StringSliceVar(&r.Flags, "flags", nil, "TCP's flags: syn, ack, fin, rst, psh (default syn)")
 	f.StringVar(&r.NIC, "nic", "", "the NIC that it comes in by, from elsewhere")
 	f.StringVar(&tunnel, "tunnel", "", "the node that it comes through the tunnel from")
@@ -104,10 +118,17 @@ func (t *tools) tell(found agentapi.Trace) ([]byte, error) {
 	if !done {
 		tellTrace(&text, found)
 	}
-	if kind := found.There.End.Kind; kind == "dropped" || kind == "refused" || found.Back != nil && found.Back.End.Kind == "dropped" {
+	if lost(found) {
 		return text.Bytes(), ErrNotWell
 	}
 	return text.Bytes(), nil
+}
+
+// lost tells whether a packet, or the answer to it, is dropped on its way.
+func lost(t agentapi.Trace) bool {
+	kind := t.There.End.Kind
+	return kind == "dropped" || kind == "refused" || t.Back != nil && t.Back.End.Kind == "dropped" ||
+		t.There.End.There != nil && lost(*t.There.End.There)
 }
 
 func tellTrace(text *bytes.Buffer, t agentapi.Trace) {
@@ -119,8 +140,29 @@ func tellTrace(text *bytes.Buffer, t agentapi.Trace) {
 		fmt.Fprintf(text, "note        %s\n", n)
 	}
 	tellWalk(text, t.There)
+	away := t.There.End.There
+	if away != nil {
+		tellAway(text, t.There.End.Node, *away)
+	}
 	if t.Back != nil {
-		fmt.Fprintf(text, "\nand its answer\n")
+		here := ""
+		if away != nil {
+			here = ", back here"
+		}
+		fmt.Fprintf(text, "\nand its answer%s\n", here)
+		tellWalk(text, *t.Back)
+	}
+}
+
+// tellAway tells how a packet goes on at another node, and its answer there.
+func tellAway(text *bytes.Buffer, node string, t agentapi.Trace) {
+	fmt.Fprintf(text, "\non node %s\n", node)
+	for _, n := range t.Notes {
+		fmt.Fprintf(text, "note        %s\n", n)
+	}
+	tellWalk(text, t.There)
+	if t.Back != nil {
+		fmt.Fprintf(text, "\nand its answer, on node %s\n", node)
 		tellWalk(text, *t.Back)
 	}
 }
@@ -141,7 +183,10 @@ func tellWalk(text *bytes.Buffer, w agentapi.TraceWalk) {
 		}
 	}
 	fmt.Fprintf(text, "\n→ %s\n", w.End.Text)
-	if w.End.Next != "" {
+	if w.End.Unsaid != "" {
+		fmt.Fprintf(text, "  the node there says nothing: %s\n", w.End.Unsaid)
+	}
+	if w.End.Next != "" && w.End.There == nil {
 		fmt.Fprintf(text, "  goes on there: %s\n", w.End.Next)
 	}
 }
