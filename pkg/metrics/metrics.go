@@ -51,7 +51,7 @@ type Agent struct {
 	failures    prometheus.Counter
 	services    changes
 	endpoints   changes
-	programming prometheus.Histogram
+	programming *prometheus.HistogramVec
 	probes      map[string]*prometheus.CounterVec // by path
 	conflicts   prometheus.Counter
 
@@ -90,10 +90,10 @@ func New(reader Reader) *Agent {
 		failures:  counter("patchbay_sync_failures_total", "Parts of the node that a pass could not bring to what the objects say."),
 		services:  newChanges("service", "Services"),
 		endpoints: newChanges("endpoint", "EndpointSlices"),
-		programming: prometheus.NewHistogram(prometheus.HistogramOpts{
+		programming: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "kubeproxy_network_programming_duration_seconds", Help: "Time from what changed an endpoint to its being balanced so.",
-			Buckets: slices.Concat(prometheus.LinearBuckets(0.25, 0.25, 2), prometheus.LinearBuckets(1, 1, 59), prometheus.LinearBuckets(60, 5, 12), prometheus.LinearBuckets(120, 30, 7)),
-		}),
+			Buckets: slices.Concat([]float64{0}, prometheus.LinearBuckets(0.25, 0.25, 2), prometheus.LinearBuckets(1, 1, 59), prometheus.LinearBuckets(60, 5, 12), prometheus.LinearBuckets(120, 30, 7)),
+		}, []string{familyLabel}),
 		conflicts: counter("patchbay_address_conflicts_total", "LoadBalancer addresses that this node found in use by another machine, before they were given or afterwards."),
 		probes: map[string]*prometheus.CounterVec{
 			"/healthz": codes("kubeproxy_proxy_healthz_total", "Answers of /healthz."),
@@ -165,10 +165,13 @@ func (a *Agent) Pass(took time.Duration, failed int) {
 	}
 }
 
-// InForce counts how long changes took. All Services are in force now.
-func (a *Agent) InForce(since []time.Time) {
-	for _, t := range since {
-		a.programming.Observe(time.Since(t).Seconds())
+// InForce counts how long changes of each family's endpoints took. All Services
+// are in force now.
+func (a *Agent) InForce(v4, v6 []time.Time) {
+	for family, since := range map[string][]time.Time{"IPv4": v4, "IPv6": v6} {
+		for _, t := range since {
+			a.programming.WithLabelValues(family).Observe(time.Since(t).Seconds())
+		}
 	}
 	a.services.pending.Set(0)
 	a.endpoints.pending.Set(0)

@@ -45,7 +45,7 @@ func TestScrape(t *testing.T) {
 	a := New(fixed{})
 	a.Pass(3*time.Millisecond, 2)
 	a.Changed(source.KindService)
-	a.InForce([]time.Time{time.Now().Add(-3 * time.Second)})
+	a.InForce([]time.Time{time.Now().Add(-3 * time.Second)}, make([]time.Time, 2))
 	a.Probed("/healthz", 503)
 	w := httptest.NewRecorder()
 	a.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
@@ -56,7 +56,8 @@ func TestScrape(t *testing.T) {
 		`patchbay_problems{about="nic"} 1`, `patchbay_problems{about="agent"} 1`,
 		`kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"} 1`,
 		`kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv6"} 1`, "patchbay_sync_failures_total 2",
-		"kubeproxy_sync_proxy_rules_service_changes_total 1", `kubeproxy_network_programming_duration_seconds_bucket{le="4"} 1`,
+		"kubeproxy_sync_proxy_rules_service_changes_total 1", `kubeproxy_network_programming_duration_seconds_bucket{ip_family="IPv4",le="4"} 1`,
+		`kubeproxy_network_programming_duration_seconds_count{ip_family="IPv6"} 2`,
 		`kubeproxy_proxy_healthz_total{code="503"} 1`, "kubeproxy_sync_proxy_rules_service_changes_pending 0",
 		`kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv4",traffic_policy="internal"} 1`,
 		`kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv4",traffic_policy="external"} 1`,
@@ -91,7 +92,7 @@ func TestPending(t *testing.T) {
 	if first.IsZero() || a.Pending() != first {
 		t.Errorf("pending since %v, want the first change's %v", a.Pending(), first)
 	}
-	a.InForce(nil)
+	a.InForce(nil, nil)
 	if !a.Pending().IsZero() {
 		t.Errorf("all in force, pending since %v", a.Pending())
 	}

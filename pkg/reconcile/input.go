@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/patchbay-net/patchbay/pkg/netdev"
 	"github.com/patchbay-net/patchbay/pkg/netdev/watch"
@@ -84,15 +85,28 @@ func (r *Reconciler) meter(ev source.Event) {
 		return
 	}
 	r.Meter.Changed(ev.Kind)
-	if ev.Kind != source.KindEndpointSlice || !r.Synced() || ev.Object == nil || len(r.triggers) >= maxTriggers {
-		return
-	}
-	if at, err := time.Parse(time.RFC3339Nano, ev.Object.GetAnnotations()[corev1.EndpointsLastChangeTriggerTime]); err == nil {
-		r.triggers = append(r.triggers, at)
+	if slice, ok := ev.Object.(*discoveryv1.EndpointSlice); ok && r.Synced() {
+		r.triggers.add(slice)
 	}
 }
 
-const maxTriggers = 1000 // noted between two passes
+// triggers are when the causes of changes were, by family.
+type triggers struct{ v4, v6 []time.Time }
+
+const maxTriggers = 1000 // noted of a family between two passes
+
+func (t *triggers) add(slice *discoveryv1.EndpointSlice) {
+	list := &t.v4
+	if slice.AddressType == discoveryv1.AddressTypeIPv6 {
+		list = &t.v6
+	}
+	if len(*list) >= maxTriggers {
+		return
+	}
+	if at, err := time.Parse(time.RFC3339Nano, slice.Annotations[corev1.EndpointsLastChangeTriggerTime]); err == nil {
+		*list = append(*list, at)
+	}
+}
 
 // Changed takes a change of the node's own network in.
 func (r *Reconciler) Changed(ev watch.Event) {

@@ -71,7 +71,7 @@ type Options struct {
 type Meter interface {
 	Changed(kind source.Kind)            // an object of the kind changed
 	Pass(took time.Duration, failed int) // a pass ended, with so many parts failed
-	InForce(since []time.Time)           // endpoints that changed at these times are balanced as they are
+	InForce(v4, v6 []time.Time)          // endpoints that changed at these times are balanced as they are
 }
 
 // Reconciler keeps a node as the objects say. Make one with New.
@@ -93,7 +93,7 @@ type Reconciler struct {
 	restored bool            // the snapshot had objects
 	trusted  time.Time       // from when on the snapshot counts
 	unsaved  bool            // the snapshot lags behind
-	triggers []time.Time     // of endpoints whose change is not in force yet
+	triggers triggers        // of endpoints whose change is not in force yet
 	waiting  []chan struct{} // closed once the frontends are in force
 	view     view
 	awaited  map[netdev.Neighbour]bool // whose MAC address matters

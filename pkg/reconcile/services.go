@@ -19,8 +19,8 @@ import (
 // applies what differs.
 func (r *Reconciler) syncServices() error {
 	r.mu.Lock()
-	triggers, waiting := r.triggers, r.waiting
-	r.triggers, r.waiting = nil, nil
+	causes, waiting := r.triggers, r.waiting
+	r.triggers, r.waiting = triggers{}, nil
 	r.mu.Unlock()
 	entries, checks, problems := r.balance()
 	r.entries = entries
@@ -44,7 +44,7 @@ func (r *Reconciler) syncServices() error {
 		close(done)
 	}
 	if r.Meter != nil {
-		r.Meter.InForce(triggers)
+		r.Meter.InForce(causes.v4, causes.v6)
 	}
 	return nil
 }
