@@ -20,7 +20,8 @@ func (t *tools) doctor() *cobra.Command {
 		Short: "Look for what is wrong on this node, and say what to do",
 		Long: `Look for what is wrong on this node: what the kernel lacks, settings, what other
 network software has left behind, NICs, MTUs and ranges that contradict each
-other. Each finding says what to do; nothing is changed. It exits with 1 if
+other. Each finding says why it matters and what to do; nothing is changed. With
+--server the nodes are compared by what their agents report. It exits with 1 if
 something doesn't work.`,
 		Example: t.examples("doctor", "doctor -o json"),
 		Args:    cobra.NoArgs,
@@ -30,6 +31,9 @@ something doesn't work.`,
 				return err
 			}
 			return t.Show(cmd.Context(), func(ctx context.Context) ([]byte, error) {
+				if client.Handler != nil { // Kubernetes in the agent's place
+					return t.diagnosis(doctor.ExamineCluster(ctx, client))
+				}
 				return t.diagnosis(doctor.Examine(ctx, doctor.Env{Agent: client}))
 			})
 		},
@@ -44,7 +48,7 @@ func (t *tools) diagnosis(r doctor.Report) ([]byte, error) {
 	}
 	if !done {
 		for _, f := range r.Findings {
-			fmt.Fprintf(&text, "%s  %s: %s\n", f.Severity, f.Topic, f.Text)
+			fmt.Fprintf(&text, "%-7s  %s: %s\n         (%s)\n", f.Severity, f.Topic, f.Text, f.Why)
 			for _, line := range f.Remedy {
 				fmt.Fprintf(&text, "         → %s\n", line)
 			}

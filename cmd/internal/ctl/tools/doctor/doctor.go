@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 )
 
@@ -34,7 +36,8 @@ type Finding struct {
 	Severity Severity `json:"severity"`
 	Topic    string   `json:"topic"`
 	Text     string   `json:"text"`
-	Remedy   []string `json:"remedy,omitempty"` // what to do, or commands
+	Why      string   `json:"why"`    // it matters
+	Remedy   []string `json:"remedy"` // commands, or what to do
 }
 
 // Env is where the doctor looks.
@@ -42,6 +45,10 @@ type Env struct {
 	Root  string // before /etc, /sys and /run, for tests; empty: the machine's own
 	Proc  string // the proc file system; empty: /proc
 	Agent agentapi.Client
+	// Clock reads the kernel's clock, and Features the receive features of a NIC;
+	// nil: the kernel's own.
+	Clock    func(*unix.Timex) error
+	Features func(nic string) (uint32, error)
 }
 
 // Report is what came out.
@@ -62,7 +69,8 @@ type ward struct {
 	nics     []agentapi.NIC
 	noAgent  error
 	findings []Finding
-	topic    string
+	topic    string // of the check that is made
+	why      string // it is
 }
 
 // Examine looks at everything. A check that can't be made is itself a finding.
@@ -70,32 +78,43 @@ func Examine(ctx context.Context, env Env) Report {
 	env.Proc = cmp.Or(env.Proc, "/proc")
 	w := &ward{Env: env}
 	w.ask(ctx)
+	return w.examine([]check{
+		{"agent", "what it can't do stays undone, and what changes isn't followed", w.agent},
+		{"kernel", "Patchbay's programs need it", w.kernel},
+		{"cgroup", "sockets are balanced by programs on it", w.cgroup},
+		{"sysctl", "the kernel itself drops or changes packets by it", w.sysctls},
+		{"clock", "certificates and logs suffer; who holds an address doesn't depend on it", w.clock},
+		{"networkd", "pods' and custom routes would go when it restarts", w.networkd},
+		{"processes", "two programs would serve the same packets, and undo each other's work", w.processes},
+		{"ports", "what listens there serves Services or addresses, too", w.ports},
+		{"rules", "they translate and drop packets before Patchbay sees them", w.rules},
+		{"ipsets", "rules that still name them filter or masquerade pods' packets", w.ipsets},
+		{"ipvs", "it takes Services' packets", w.ipvs},
+		{"interfaces", "they keep addresses, routes and programs that draw packets away", w.interfaces},
+		{"cni", "the runtime takes the configuration that sorts first", w.cni},
+		{"files", "they serve nobody, and a stale one may be taken for the truth", w.leftFiles},
+		{"bpf", "such programs go on without the agent that loaded them", w.pins},
+		{"nics", "addresses are announced and replies sent by the NICs' roles", w.roles},
+		{"mtu", "larger packets are lost: connections begin, and then stand still", w.mtus},
+		{"offloads", "what is forwarded of merged packets is lost", w.offloads},
+		{"ranges", "packets to pods would go astray", w.ranges},
+	})
+}
+
+// check is one part of an examination.
+type check struct {
+	topic, why string
+	run        func() error
+}
+
+// examine makes the checks and sorts what they find, the worst first.
+func (w *ward) examine(checks []check) Report {
 	var r Report
-	for _, check := range []struct {
-		topic string
-		run   func() error
-	}{
-		{"agent", w.agent},
-		{"kernel", w.kernel},
-		{"cgroup", w.cgroup},
-		{"sysctl", w.sysctls},
-		{"clock", w.clock},
-		{"networkd", w.networkd},
-		{"processes", w.processes},
-		{"rules", w.rules},
-		{"ipvs", w.ipvs},
-		{"interfaces", w.interfaces},
-		{"cni", w.cni},
-		{"bpf", w.pins},
-		{"nics", w.roles},
-		{"mtu", w.mtus},
-		{"offloads", w.offloads},
-		{"ranges", w.ranges},
-	} {
-		w.topic = check.topic
-		r.Checked = append(r.Checked, check.topic)
-		if err := check.run(); err != nil {
-			w.found(Warning, nil, "could not be looked at: %v", err)
+	for _, c := range checks {
+		w.topic, w.why = c.topic, c.why
+		r.Checked = append(r.Checked, c.topic)
+		if err := c.run(); err != nil {
+			w.found(Warning, []string{"look at it by hand, and run doctor again as root in the node's own namespaces"}, "could not be looked at: %v", err)
 		}
 	}
 	r.Findings = w.findings
@@ -107,7 +126,15 @@ func Examine(ctx context.Context, env Env) Report {
 }
 
 func (w *ward) found(s Severity, remedy []string, format string, args ...any) {
-	w.findings = append(w.findings, Finding{Severity: s, Topic: w.topic, Text: fmt.Sprintf(format, args...), Remedy: remedy})
+	w.findings = append(w.findings, Finding{Severity: s, Topic: w.topic, Text: fmt.Sprintf(format, args...), Why: w.why, Remedy: remedy})
+}
+
+// foundOnce is found, where one finding may come up several times.
+func (w *ward) foundOnce(s Severity, remedy []string, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if !slices.ContainsFunc(w.findings, func(f Finding) bool { return f.Topic == w.topic && f.Text == text }) {
+		w.found(s, remedy, "%s", text)
+	}
 }
 
 // ask asks the agent for what the checks compare with.
@@ -125,10 +152,10 @@ func (w *ward) agent() error {
 		return nil
 	}
 	if !w.info.Ready {
-		w.found(Error, nil, "the agent is not ready: %s", w.info.Reason)
+		w.found(Error, []string{"patchbayctl status", "patchbayctl events"}, "the agent is not ready: %s", w.info.Reason)
 	}
 	for _, p := range w.info.Problems {
-		w.found(Warning, nil, "%s: %s", p.Object, p.Text)
+		w.found(Warning, []string{"mend " + p.Object + "; patchbayctl events has more"}, "%s: %s", p.Object, p.Text)
 	}
 	return nil
 }

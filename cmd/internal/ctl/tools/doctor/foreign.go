@@ -13,43 +13,11 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/pkg/netdev"
 )
-
-// software is other network software, by what it leaves behind.
-type software struct {
-	name      string
-	processes []string // names of its programs
-	chains    []string // beginnings of its chains' and tables' names
-	links     []string // beginnings of its interfaces' names
-	cni       []string // types of its CNI plugins
-	pins      []string // its directories on the BPF file system
-	uninstall []string
-}
-
-// others is the software that is known. Calico's removal deletes its
-// interfaces; iptables rules of all of them go by restoring without them.
-func others() []software {
-	return []software{
-		{name: "kube-proxy", processes: []string{"kube-proxy"}, chains: []string{"KUBE-SERVICES", "KUBE-SVC-", "KUBE-SEP-", "KUBE-NODEPORTS", "KUBE-EXT-", "kube-proxy"},
-			links: []string{"kube-ipvs0"}, uninstall: []string{"kubectl -n kube-system delete daemonset kube-proxy", "kube-proxy --cleanup"}},
-		{name: "Calico", processes: []string{"calico-node", "calico-felix"}, chains: []string{"cali-", "calico"},
-			links: []string{"cali", "tunl0", "vxlan.calico", "vxlan-v6.calico", "wireguard.cali", "bpfin.cali", "bpfout.cali"},
-			cni:   []string{"calico", "calico-ipam"}, pins: []string{"tc/globals/cali_v", "calico"}, uninstall: []string{"kubectl delete -f calico.yaml"}},
-		{name: "flannel", processes: []string{"flanneld"}, chains: []string{"FLANNEL-"}, links: []string{"flannel.", "flannel-v6.", "flannel-wg", "cni0"},
-			cni: []string{"flannel"}, uninstall: []string{"kubectl delete -f kube-flannel.yml"}},
-		{name: "Cilium", processes: []string{"cilium-agent", "cilium-envoy"}, chains: []string{"CILIUM_", "OLD_CILIUM_"},
-			links: []string{"cilium_", "lxc"}, cni: []string{"cilium-cni"}, pins: []string{"cilium", "tc/globals/cilium_"},
-			uninstall: []string{"cilium uninstall", "cilium-dbg cleanup --all-state"}},
-		{name: "MetalLB", processes: []string{"speaker", "metallb-speaker"}, uninstall: []string{"kubectl delete namespace metallb-system"}},
-		{name: "kindnet", processes: []string{"kindnetd"}, chains: []string{"KIND-MASQ", "kindnet"}, uninstall: []string{"kubectl -n kube-system delete daemonset kindnet"}},
-		{name: "Weave Net", processes: []string{"weaver"}, chains: []string{"WEAVE"}, links: []string{"weave", "vethwe-"}, cni: []string{"weave-net"}, uninstall: []string{"weave reset --force"}},
-		{name: "kube-router", processes: []string{"kube-router"}, chains: []string{"KUBE-ROUTER-"}, links: []string{"kube-bridge", "kube-dummy-if"}, uninstall: []string{"kube-router --cleanup-config"}},
-		{name: "the portmap plugin", chains: []string{"CNI-HOSTPORT", "CNI-DN-", "cni_hostport"}, uninstall: []string{"remove portmap from the CNI configuration that used it"}},
-		{name: "node-local DNS", links: []string{"nodelocaldns"}, uninstall: []string{"kubectl -n kube-system delete daemonset node-local-dns"}},
-	}
-}
 
 func begins(name string, list []string) bool {
 	return slices.ContainsFunc(list, func(begin string) bool { return strings.HasPrefix(name, begin) })
@@ -73,7 +41,7 @@ func (w *ward) processes() error {
 		name := strings.TrimSpace(string(comm))
 		for _, s := range others() {
 			if slices.Contains(s.processes, name) {
-				w.found(Error, s.uninstall, "%s runs (%s, process %d): two programs would serve the same packets", s.name, name, pid)
+				w.found(Error, s.uninstall, "%s runs (%s, process %d)", s.name, name, pid)
 			}
 		}
 	}
@@ -119,10 +87,90 @@ func (w *ward) rules() error {
 		}
 		sort.Strings(remedy[len(s.uninstall):])
 		if len(where) > 0 {
-			w.found(Error, remedy, "%s has left rules: %s; they translate and drop packets before Patchbay's", s.name, strings.Join(where, ", "))
+			w.found(Error, remedy, "%s has left rules: %s", s.name, strings.Join(where, ", "))
 		}
 	}
 	return w.legacyRules()
+}
+
+// ipsets looks for others' sets of addresses.
+func (w *ward) ipsets() error {
+	sets, err := netlink.IpsetListAll()
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT) {
+		return nil // the kernel has none
+	}
+	if err != nil {
+		return fmt.Errorf("list ipsets: %w", err)
+	}
+	for _, s := range others() {
+		var names []string
+		remedy := slices.Clone(s.uninstall)
+		for _, set := range sets {
+			if begins(set.SetName, s.sets) {
+				names = append(names, set.SetName)
+				remedy = append(remedy, "ipset destroy "+set.SetName)
+			}
+		}
+		if len(names) > 0 {
+			w.found(Warning, remedy, "%s has left ipsets: %s", s.name, strings.Join(names, ", "))
+		}
+	}
+	return nil
+}
+
+// ports looks for what others listen at.
+func (w *ward) ports() error {
+	for _, f := range []string{"tcp", "tcp6", "udp", "udp6"} {
+		text, err := w.read(filepath.Join(w.Proc, "self/net", f))
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(text) {
+			fields := strings.Fields(line)
+			if len(fields) < 4 || strings.HasPrefix(f, "tcp") && fields[3] != "0A" { // TCP_LISTEN
+				continue
+			}
+			_, hexPort, _ := strings.Cut(fields[1], ":")
+			port, err := strconv.ParseUint(hexPort, 16, 16)
+			if err != nil {
+				continue // the head
+			}
+			for _, s := range others() {
+				if slices.Contains(s.ports, uint16(port)) {
+					w.foundOnce(Warning, s.uninstall, "something listens at %d/%s, as %s does", port, strings.TrimSuffix(f, "6"), s.name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// leftFiles looks for what others have left on the disk.
+func (w *ward) leftFiles() error {
+	for _, s := range others() {
+		var found, remedy []string
+		for _, f := range s.files {
+			if _, err := os.Lstat(w.path(f)); err == nil {
+				found, remedy = append(found, f), append(remedy, "rm -r "+f)
+			}
+		}
+		if len(found) > 0 {
+			w.found(Note, remedy, "%s has left files: %s", s.name, strings.Join(found, ", "))
+		}
+	}
+	return nil
+}
+
+// maker is who makes a program of that name, as the agent names it with its
+// hook; empty: nobody that is known.
+func maker(program string) string {
+	_, name, _ := strings.Cut(program, " ")
+	for _, s := range others() {
+		if begins(name, s.programs) {
+			return s.name
+		}
+	}
+	return ""
 }
 
 // legacyRules looks for rules that only the old iptables shows.
@@ -165,7 +213,7 @@ func (w *ward) ipvs() error {
 		}
 	}
 	if count > 0 {
-		w.found(Error, []string{"kube-proxy --cleanup", "ipvsadm --clear"}, "%d virtual servers of IPVS are there: they take Services' packets", count)
+		w.found(Error, []string{"kube-proxy --cleanup", "ipvsadm --clear"}, "%d virtual servers of IPVS are there", count)
 	}
 	return nil
 }
@@ -206,7 +254,7 @@ func (w *ward) cni() error {
 	}
 	have := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == ours })
 	if !have && w.noAgent == nil && w.info.Role == "node" {
-		w.found(Error, nil, "%s isn't in %s: the runtime can't make pods", ours, dir)
+		w.found(Error, []string{"patchbayctl status says what the agent waits for before it writes it"}, "%s isn't in %s: the runtime can't make pods", ours, dir)
 	}
 	for _, e := range entries {
 		if e.Name() == ours || !slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(e.Name())) {
@@ -244,6 +292,7 @@ func (w *ward) pins() error {
 				return err
 			}
 			for _, path := range paths {
+				path = "/" + strings.TrimLeft(strings.TrimPrefix(path, w.Root), "/")
 				found = append(found, path)
 				remedy = append(remedy, "rm -r "+path)
 			}

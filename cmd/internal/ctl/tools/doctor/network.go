@@ -31,6 +31,12 @@ func (w *ward) roles() error {
 		if n.Problem != "" && !said {
 			w.found(Warning, []string{"set nics[] in /etc/patchbay/config.yaml; patchbayctl nics -o wide shows the reasons"}, "%s: %s", n.Name, n.Problem)
 		}
+		for _, program := range n.Programs {
+			if whose := maker(program); whose != "" {
+				w.found(Error, []string{"tc filter show dev " + n.Name + " ingress", "tc qdisc del dev " + n.Name + " clsact, where all of it is " + whose + "'s"},
+					"%s has a program of %s: %s", n.Name, whose, program)
+			}
+		}
 		if n.Role != "ignored" && !n.Carrier {
 			w.found(Warning, []string{"look at its cable and switch"}, "%s (%s) has no carrier", n.Name, n.Role)
 		}
@@ -115,8 +121,12 @@ func (w *ward) offloads() error {
 		return err
 	}
 	defer unix.Close(fd)
+	features := w.Features
+	if features == nil {
+		features = func(nic string) (uint32, error) { return ethtoolFlags(fd, nic) }
+	}
 	for _, n := range w.managed() {
-		flags, err := ethtoolFlags(fd, n.Name)
+		flags, err := features(n.Name)
 		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENODEV) {
 			continue
 		}
@@ -124,7 +134,7 @@ func (w *ward) offloads() error {
 			return fmt.Errorf("flags of %s: %w", n.Name, err)
 		}
 		if flags&largeReceive != 0 {
-			w.found(Error, []string{"ethtool -K " + n.Name + " lro off"}, "%s merges packets that it receives (LRO): what is forwarded of them is lost", n.Name)
+			w.found(Error, []string{"ethtool -K " + n.Name + " lro off"}, "%s merges packets that it receives (LRO)", n.Name)
 		}
 	}
 	return nil
@@ -145,8 +155,8 @@ func ethtoolFlags(fd int, name string) (uint32, error) {
 	return value.data, nil
 }
 
-// routeProtocol is ours.
-const routeProtocol = 80
+// Ours: of routes to pods, and of custom ones.
+const routeProtocol, customProtocol = 80, 81
 
 // ranges looks for addresses and routes of others in the pods' ranges, and for
 // NICs whose networks overlap with them.
@@ -181,12 +191,14 @@ func (w *ward) ranges() error {
 }
 
 func (w *ward) foreignRoutes(names map[int]string) error {
-	routes, err := netdev.Dump(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_ALL) })
+	routes, err := netdev.Dump(func() ([]netlink.Route, error) {
+		return netlink.RouteList(nil, netlink.FAMILY_ALL) //nolint:forbidigo // it is through Dump
+	})
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
 	for _, r := range routes {
-		if r.Dst == nil || r.Protocol == routeProtocol || netdev.IsPodLink(names[r.LinkIndex]) {
+		if r.Dst == nil || r.Protocol == routeProtocol || r.Protocol == customProtocol || netdev.IsPodLink(names[r.LinkIndex]) {
 			continue
 		}
 		dst, err := netip.ParsePrefix(r.Dst.String())
@@ -195,9 +207,19 @@ func (w *ward) foreignRoutes(names map[int]string) error {
 		}
 		inside := slices.IndexFunc(w.podRanges(), func(pods netip.Prefix) bool { return pods.Overlaps(dst) })
 		if inside >= 0 {
-			w.found(Error, []string{fmt.Sprintf("ip route del %s dev %s", dst, names[r.LinkIndex])},
-				"the route %s by %s (protocol %s) isn't Patchbay's and covers pods of %s", dst, names[r.LinkIndex], r.Protocol, w.podRanges()[inside])
+			by := "by " + names[r.LinkIndex]
+			remedy := fmt.Sprintf("ip route del %s dev %s", dst, names[r.LinkIndex])
+			if kind := nowhere(r.Type); kind != "" {
+				by, remedy = "to "+kind, fmt.Sprintf("ip route del %s %s proto %s", kind, dst, r.Protocol)
+			}
+			w.found(Error, []string{remedy}, "the route %s %s (protocol %s) isn't Patchbay's and covers pods of %s", dst, by, r.Protocol, w.podRanges()[inside])
 		}
 	}
 	return nil
+}
+
+// nowhere names the types of routes that lead nowhere: a block of pods' addresses
+// has such a one elsewhere.
+func nowhere(kind int) string {
+	return map[int]string{unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit"}[kind]
 }

@@ -40,7 +40,7 @@ func (w *ward) kernel() error {
 		if f.Needed {
 			severity = Error
 		}
-		w.found(severity, nil, "the kernel has no %s, for %s: %v", f.Name, f.Why, f.Missing)
+		w.found(severity, []string{"use a kernel of 6.1 or later with it"}, "the kernel has no %s, for %s: %v", f.Name, f.Why, f.Missing)
 	}
 	if jit, err := w.read(filepath.Join(w.Proc, "sys/net/core/bpf_jit_enable")); err == nil && jit == "0" {
 		w.found(Warning, []string{"sysctl -w net.core.bpf_jit_enable=1"}, "programs are interpreted: packets take several times as long")
@@ -148,6 +148,10 @@ func (w *ward) sysctls() error {
 			w.found(Warning, []string{"sysctl -w " + dotted(key) + "=0"}, "%s is 1: frames inside of switches pass the node's filter rules", dotted(key))
 		}
 	}
+	if get("net/ipv4/conf/all/route_localnet") == "1" {
+		w.found(Warning, []string{"sysctl -w net.ipv4.conf.all.route_localnet=0"},
+			"net.ipv4.conf.all.route_localnet is 1, as kube-proxy sets it: neighbours can reach what listens on 127.0.0.1")
+	}
 	count, errCount := strconv.Atoi(get("net/netfilter/nf_conntrack_count"))
 	limit, errLimit := strconv.Atoi(get("net/netfilter/nf_conntrack_max"))
 	if errCount == nil && errLimit == nil && limit > 0 && count*10 > limit*9 {
@@ -159,14 +163,18 @@ func (w *ward) sysctls() error {
 
 // clock looks whether the time is kept.
 func (w *ward) clock() error {
+	read := w.Clock
+	if read == nil {
+		read = func(t *unix.Timex) error { _, err := unix.Adjtimex(t); return err }
+	}
 	var t unix.Timex
-	if _, err := unix.Adjtimex(&t); err != nil {
+	if err := read(&t); err != nil {
 		return fmt.Errorf("ask the clock: %w", err)
 	}
 	const unsynchronised = 0x40 // STA_UNSYNC
 	if t.Status&unsynchronised != 0 {
 		w.found(Warning, []string{"timedatectl set-ntp true", "or run chronyd or ntpd"},
-			"no time service keeps the clock: certificates and logs suffer, who holds an address doesn't")
+			"no time service keeps the clock")
 	}
 	return nil
 }
@@ -201,7 +209,7 @@ func (w *ward) networkd() error {
 		w.found(Error, []string{
 			`mkdir -p /etc/systemd/networkd.conf.d && printf '[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n' > /etc/systemd/networkd.conf.d/10-patchbay.conf`,
 			"systemctl restart systemd-networkd",
-		}, "systemd-networkd removes routes that it didn't make (ManageForeignRoutes=yes, its default): pods' and custom ones go when it restarts")
+		}, "systemd-networkd removes routes that it didn't make (ManageForeignRoutes=yes, its default)")
 	}
 	return nil
 }
