@@ -72,7 +72,7 @@ func (s *Store) checkPorts(t *tables, wanted Lease) error {
 		return err
 	}
 	for _, l := range leases {
-		if l.Key == wanted.Key {
+		if l.Key == wanted.Key || l.Ended {
 			continue
 		}
 		for _, p := range wanted.Ports {
@@ -137,11 +137,17 @@ func (t *tables) put(l Lease) (Lease, error) {
 			return Lease{}, err
 		}
 	}
+	return l, errors.Join(t.record(l), t.damaged.Delete(l.Key.bytes()), t.remember(l))
+}
+
+// record writes a lease's record.
+func (t *tables) record(l Lease) error {
 	value, err := encodeRecord(l)
 	if err != nil {
-		return Lease{}, err
+		return err
 	}
-	return l, errors.Join(t.leases.Put(l.Key.bytes(), value), t.damaged.Delete(l.Key.bytes()), t.remember(l))
+	t.changed = true
+	return t.leases.Put(l.Key.bytes(), value)
 }
 
 // fits reports whether held addresses are what a request would be given: one

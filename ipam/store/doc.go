@@ -17,6 +17,9 @@
 // whose records are found in it, and with every other address reserved that
 // Options.InUse finds on the node's links. Both are told to Options.Damaged.
 //
+// A lease ends in two steps where taking away its link takes long: End marks it,
+// and whoever takes the link away releases it, whose addresses begin to rest then.
+//
 // Leases of pods end with the boot: the first to open the file in a new boot
 // ends them, their addresses begin to rest. Leases of a durable store stay.
 // Rests are measured on the boot's clock and begin anew after a boot.

@@ -66,6 +66,10 @@ type Lease struct {
 	Switch  string `json:"switch,omitempty"`
 	Primary string `json:"primary,omitempty"`
 
+	// Ended is set on a lease whose attachment is over, but whose link may still be
+	// there: it holds its addresses until it is released.
+	Ended bool `json:"ended,omitempty"`
+
 	// Damaged is set on a lease whose record was lost: key and addresses are
 	// all that is known. It is never stored.
 	Damaged bool `json:"-"`

@@ -85,11 +85,7 @@ func (t *tables) restore(leases []Lease, durable bool) error {
 			continue
 		}
 		last = max(last, l.Generation)
-		value, err := encodeRecord(l)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(t.leases.Put(l.Key.bytes(), value), t.remember(l)); err != nil {
+		if err := errors.Join(t.record(l), t.remember(l)); err != nil {
 			return err
 		}
 		for _, a := range l.Addrs {

@@ -125,39 +125,80 @@ func (s *Store) Find(key Key) (lease Lease, found bool, err error) {
 	return lease, found, err
 }
 
-// OfContainer returns the leases of all interfaces of a container that have a
-// readable record.
-func (s *Store) OfContainer(containerID string) (leases []Lease, err error) {
-	err = s.transact(func(t *tables) error {
-		leases = nil
-		prefix := Key{ContainerID: containerID}.bytes()
-		cursor := t.leases.Cursor()
-		for k, v := cursor.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = cursor.Next() {
-			if l, err := decodeRecord(k, v); err == nil {
-				leases = append(leases, l)
-			}
-		}
-		return nil
-	})
-	return leases, err
-}
-
 // Release ends the lease of an attachment: its addresses begin to rest. A
 // generation other than zero releases that lease only, not a later one of the
 // same key. It returns the lease that it ended and whether there was one.
 func (s *Store) Release(key Key, generation uint64) (lease Lease, found bool, err error) {
 	err = s.transact(func(t *tables) error {
-		lease, found, err = s.find(t, key)
-		if err != nil || !found {
-			return err
-		}
-		if generation != 0 && lease.Generation > generation {
-			found = false
-			return nil
-		}
-		return t.end(lease)
+		lease, found, err = s.release(t, key, generation)
+		return err
 	})
 	return lease, found, err
+}
+
+// ReleaseAll is Release for several leases, by their generations, at once.
+func (s *Store) ReleaseAll(leases map[Key]uint64) error {
+	if len(leases) == 0 {
+		return nil
+	}
+	return s.transact(func(t *tables) error {
+		for key, generation := range leases {
+			if _, _, err := s.release(t, key, generation); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (s *Store) release(t *tables, key Key, generation uint64) (Lease, bool, error) {
+	lease, found, err := s.find(t, key)
+	if err != nil || !found || generation != 0 && lease.Generation > generation {
+		return lease, false, err
+	}
+	return lease, true, t.end(lease)
+}
+
+// End marks the lease of an attachment as ended: it holds its addresses until it is
+// released. It returns the container's leases that have a readable record, those
+// of its other interfaces included.
+func (s *Store) End(key Key) (of []Lease, err error) {
+	err = s.transact(func(t *tables) error {
+		lease, found, err := s.find(t, key)
+		if err != nil {
+			return err
+		}
+		if found && !lease.Damaged && !lease.Ended {
+			lease.Ended = true
+			if err := t.record(lease); err != nil {
+				return err
+			}
+		}
+		of = t.ofContainer(key.ContainerID)
+		return nil
+	})
+	return of, err
+}
+
+// OfContainer returns the leases of all interfaces of a container that have a
+// readable record.
+func (s *Store) OfContainer(containerID string) (leases []Lease, err error) {
+	err = s.transact(func(t *tables) error {
+		leases = t.ofContainer(containerID)
+		return nil
+	})
+	return leases, err
+}
+
+func (t *tables) ofContainer(containerID string) (leases []Lease) {
+	prefix := Key{ContainerID: containerID}.bytes()
+	cursor := t.leases.Cursor()
+	for k, v := cursor.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = cursor.Next() {
+		if l, err := decodeRecord(k, v); err == nil {
+			leases = append(leases, l)
+		}
+	}
+	return leases
 }
 
 // Free returns how many addresses of a pool an allocation could get now, the

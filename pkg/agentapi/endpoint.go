@@ -47,15 +47,16 @@ type PortMapping struct {
 // leaves the endpoint alone: its key was used again meanwhile.
 //
 // The agent answers when map entries are out, and then removes the veth behind
-// the answer, with podlink.RemoveIndex: the removal takes 30 ms, but after one
-// of them nobody sees the link any more, and that is what the plugin waits for.
-// Without HostIfIndex the link is gone already.
+// the answer, which takes 30 ms. Without HostIfIndex the link is gone already.
 type EndpointDelete struct {
 	EndpointKey
 	HostIfName  string       `json:"hostIfName,omitempty"`
 	HostIfIndex int          `json:"hostIfIndex,omitempty"`
 	Addrs       []netip.Addr `json:"addrs,omitempty"`
 	Generation  uint64       `json:"generation,omitempty"`
+	// EndsLease has the agent release the lease of that generation once the link is
+	// gone. It is marked as ended, so that another agent does, should this one die.
+	EndsLease bool `json:"endsLease,omitempty"`
 }
 
 // GC names all attachments of a network that are still valid. The agent removes

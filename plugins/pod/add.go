@@ -89,7 +89,7 @@ func (c *conf) attach(source addresses, ns *netns.Namespace, plan agentapi.PodPl
 	if err := c.agent(addTimeout).AddEndpoint(context.Background(), endpoint); err != nil {
 		return fmt.Errorf("hand %s to the agent: %w", c.key, err)
 	}
-	defer undo(func() error { return c.forget(index, has) })
+	defer undo(func() error { return c.forget(index, has, false) })
 
 	result := c.result(has)
 	c.addLegsTo(result, legs)

@@ -127,9 +127,9 @@ func (c *conf) checkMTU() error {
 }
 
 func (c *conf) checkPaths() error {
-	for name, path := range map[string]string{"agentSocket": c.AgentSocket, "readyFile": c.ReadyFile} {
-		if !filepath.IsAbs(path) {
-			return fmt.Errorf("%w: %s %q is not an absolute path", ipam.ErrConf, name, path)
+	for _, p := range []struct{ name, path string }{{"agentSocket", c.AgentSocket}, {"readyFile", c.ReadyFile}} {
+		if !filepath.IsAbs(p.path) {
+			return fmt.Errorf("%w: %s %q is not an absolute path", ipam.ErrConf, p.name, p.path)
 		}
 	}
 	if c.IPAM.Type == "" {

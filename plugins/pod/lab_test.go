@@ -77,7 +77,7 @@ func newLabWith(t testing.TB, conf string, others ...string) *lab {
 	node.Sysctl(t, "net/ipv6/conf/all/forwarding", "1")
 	l.Runtime = cnilab.NewRuntime(t, node, os.Getenv(binEnv), confList(l.dir, conf, others...))
 	l.store = store.New(filepath.Join(l.dir, "leases.db"), store.Options{})
-	l.agent = startAgent(t, l.socket(), node)
+	l.agent = startAgent(t, l.socket(), node, l.store)
 	l.endpoints = func() int { return len(l.agent.list()) }
 	return l
 }
@@ -94,8 +94,9 @@ func (l *lab) socket() string { return filepath.Join(l.dir, "agent.sock") }
 
 // fakeAgent keeps endpoints, and removes links as the agent does.
 type fakeAgent struct {
-	node *netlab.Namespace
-	stop func()
+	node   *netlab.Namespace
+	leases *store.Store
+	stop   func()
 
 	mu        sync.Mutex
 	endpoints map[agentapi.EndpointKey]agentapi.Endpoint
@@ -105,9 +106,9 @@ type fakeAgent struct {
 	removals  sync.WaitGroup
 }
 
-func startAgent(t testing.TB, socket string, node *netlab.Namespace) *fakeAgent {
+func startAgent(t testing.TB, socket string, node *netlab.Namespace, leases *store.Store) *fakeAgent {
 	t.Helper()
-	a := &fakeAgent{node: node, endpoints: map[agentapi.EndpointKey]agentapi.Endpoint{}, ready: true}
+	a := &fakeAgent{node: node, leases: leases, endpoints: map[agentapi.EndpointKey]agentapi.Endpoint{}, ready: true}
 	a.start(t, socket)
 	t.Cleanup(func() { a.stop() })
 	return a
@@ -121,6 +122,16 @@ func (a *fakeAgent) start(t testing.TB, socket string) {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	// What one before this left undone: leases that are marked.
+	if contents, err := a.leases.List(); err == nil {
+		for _, l := range contents.Leases {
+			if l.Ended {
+				index := 0
+				_ = a.node.Do(func() (err error) { index, _, err = podlink.Index(l.Link()); return err })
+				_, _ = a.remove(ctx, agentapi.EndpointDelete{EndpointKey: agentapi.EndpointKey(l.Key), HostIfName: l.Link(), HostIfIndex: index, Generation: l.Generation, EndsLease: true})
+			}
+		}
+	}
 	done := make(chan error, 1)
 	go func() { done <- agentapi.Serve(ctx, listener, a.handler(), slog.New(slog.DiscardHandler)) }()
 	a.stop = sync.OnceFunc(func() {
@@ -173,11 +184,15 @@ func (a *fakeAgent) remove(_ context.Context, d agentapi.EndpointDelete) (agenta
 	a.mu.Lock()
 	delete(a.endpoints, d.EndpointKey)
 	a.mu.Unlock()
-	if d.HostIfIndex != 0 {
-		a.removals.Go(func() {
-			_ = a.node.Do(func() error { return podlink.RemoveIndex(d.HostIfName, d.HostIfIndex) })
-		})
-	}
+	a.removals.Go(func() {
+		var err error
+		if d.HostIfIndex != 0 {
+			err = a.node.Do(func() error { return podlink.RemoveIndex(d.HostIfName, d.HostIfIndex) })
+		}
+		if err == nil && d.EndsLease {
+			_, _, _ = a.leases.Release(store.Key(d.EndpointKey), d.Generation)
+		}
+	})
 	return agentapi.None{}, nil
 }
 
@@ -226,34 +241,38 @@ func (l *lab) contents(t testing.TB) store.Contents {
 // links counts the host ends of pods' links.
 func (l *lab) links(t testing.TB) int {
 	t.Helper()
-	var names map[string]bool
-	err := l.Node.Do(func() error {
-		addrs, err := podlink.Addrs()
-		names = map[string]bool{}
-		for _, name := range addrs {
-			names[name] = true
+	return podLinks(l.Node.Exec(t, "ip", "-o", "link"))
+}
+
+// awaitUnplugged waits until a pod has no interface of ours any more.
+func awaitUnplugged(t testing.TB, pod *netlab.Namespace) {
+	t.Helper()
+	netlab.WaitFor(t, 5*time.Second, "eth0 gone after DEL", func() error {
+		if out, err := pod.TryExec("ip", "link", "show", "eth0"); err == nil {
+			return fmt.Errorf("the pod has %s", out)
 		}
-		return err
+		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(names)
 }
 
 // checkClean checks that nothing of any pod is left.
 func (l *lab) checkClean(t testing.TB) {
 	t.Helper()
-	if leases := l.contents(t).Leases; len(leases) != 0 {
-		t.Errorf("leases left: %+v", leases)
-	}
-	if n := l.links(t); n != 0 {
-		t.Errorf("%d links left", n)
-	}
-	if out := l.Node.Exec(t, "ip", "-o", "link"); len(out) > 0 && containsPodLink(out) {
-		t.Errorf("links left: %s", out)
-	}
 	if n := l.endpoints(); n != 0 {
 		t.Errorf("%d endpoints left with the agent", n)
 	}
+	l.awaitGone(t)
+}
+
+// awaitGone waits until no pod's link and no lease is left: they go behind DEL's
+// answer.
+func (l *lab) awaitGone(t testing.TB) {
+	t.Helper()
+	netlab.WaitFor(t, 10*time.Second, "nothing of any pod left", func() error {
+		leases, err := l.store.List()
+		if links := l.Node.Exec(t, "ip", "-o", "link"); err != nil || len(leases.Leases) != 0 || podLinks(links) != 0 {
+			return fmt.Errorf("leases %+v, links %s, %v", leases.Leases, links, err)
+		}
+		return nil
+	})
 }

@@ -65,9 +65,7 @@ func TestAgentComesAndGoes(t *testing.T) {
 	l.delAll(t, pods)
 	close(stop)
 	<-stopped
-	if leases := l.contents(t).Leases; len(leases) != 0 || l.links(t) != 0 {
-		t.Errorf("left: %d leases, %d links", len(leases), l.links(t))
-	}
+	l.awaitGone(t)
 }
 
 func makePods(t *testing.T) []*netlab.Namespace {
@@ -135,9 +133,7 @@ func (l *lab) delAll(t *testing.T, pods []*netlab.Namespace) {
 		if err := l.Del(t.Context(), cnilab.Attachment(id, pod)); err != nil {
 			t.Errorf("DEL %s: %v", id, err)
 		}
-		if out, err := pod.TryExec("ip", "link", "show", "eth0"); err == nil {
-			t.Errorf("after DEL the pod has %s", out)
-		}
+		awaitUnplugged(t, pod)
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -32,19 +33,21 @@ type times struct {
 	Total    time.Duration
 }
 
-// measureCNI compares ADD and DEL with the reference ptp and host-local, alone and eight at a time.
+// measureCNI compares ADD and DEL with the reference ptp and host-local, alone and eight at a time. The
+// reference has a node of its own, where no agent looks at its links.
 func measureCNI(l *lab) []figure {
-	node := l.site(1).Nodes[0].Node
+	node, bare := l.site(1).Nodes[0].Node, netlab.StartNode(l, "peer")
+	bare.Exec(l, "mkdir", "-p", "/opt/cni/bin", filepath.Dir(peerConf))
 	for _, peer := range []string{"ptp", "host-local"} {
-		node.Exec(l, "cp", l.program("peers/"+peer), "/opt/cni/bin/")
+		bare.Exec(l, "cp", l.program("peers/"+peer), "/opt/cni/bin/")
 	}
-	if err := os.WriteFile(node.Path(peerConf), []byte(peerList), 0o644); err != nil {
+	if err := os.WriteFile(bare.Path(peerConf), []byte(peerList), 0o644); err != nil {
 		l.Fatalf("write %s: %v", peerConf, err)
 	}
 	var own, peer [2]times
 	for i, parallel := range []string{"1", "8"} {
 		count := strconv.Itoa(podsPerRound)
-		l.worker(node, "", &peer[i], "pods", count, peerConf, parallel)
+		l.worker(bare, "", &peer[i], "pods", count, peerConf, parallel)
 		l.worker(node, "", &own[i], "pods", count, ownConf, parallel)
 	}
 	p := func(name string, pick func(times) []time.Duration, i, percent int) figure {

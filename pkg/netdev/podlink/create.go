@@ -18,6 +18,9 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/netns"
 )
 
+// takenTimeout bounds the wait for an interface that has the pod's name to go.
+const takenTimeout = 300 * time.Millisecond
+
 // carrierTimeout bounds the wait for the kernel to notice a carrier.
 const carrierTimeout = 200 * time.Millisecond
 
@@ -86,7 +89,13 @@ func (l Link) add() error {
 	if err := Remove(l.HostName); err != nil {
 		return err
 	}
-	if err := veth.Create(pair); !errors.Is(err, veth.ErrExists) {
+	// The name in the pod may be one's that is still being removed.
+	for deadline := time.Now().Add(takenTimeout); errors.Is(err, veth.ErrExists); time.Sleep(10 * time.Millisecond) {
+		if err = veth.Create(pair); time.Now().After(deadline) {
+			break
+		}
+	}
+	if !errors.Is(err, veth.ErrExists) {
 		return err
 	}
 	return fmt.Errorf("create %s in %s: %w", l.IfName, l.Netns.Path(), ErrTaken)

@@ -7,7 +7,6 @@ package endpoints
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -48,13 +47,13 @@ type Table struct {
 	gate     string // lock file that every ADD holds shared
 	log      *slog.Logger
 	ports    func()        // is told when host ports changed
-	reap     chan struct{} // there is something for the reaper
+	reaping  chan struct{} // there is something for the reaper
 
 	adopting sync.Mutex // held while endpoints are looked through
 
 	mu        sync.Mutex
 	endpoints map[agentapi.EndpointKey]*endpoint
-	doomed    map[int]string // links to be removed, by index
+	doomed    []agentapi.EndpointDelete // whose links and leases are to end
 	// ended are the keys deleted since endpoints were last looked through, with
 	// their generation: what was listed before may still speak of them.
 	ended map[agentapi.EndpointKey]uint64
@@ -71,8 +70,8 @@ type endpoint struct {
 // made; ports is called when host ports have changed.
 func New(dp Datapath, leases *store.Store, gate string, ports func(), log *slog.Logger) *Table {
 	return &Table{
-		datapath: dp, leases: leases, gate: gate, ports: ports, log: log, reap: make(chan struct{}, 1),
-		endpoints: map[agentapi.EndpointKey]*endpoint{}, doomed: map[int]string{}, ended: map[agentapi.EndpointKey]uint64{},
+		datapath: dp, leases: leases, gate: gate, ports: ports, log: log, reaping: make(chan struct{}, 1),
+		endpoints: map[agentapi.EndpointKey]*endpoint{}, ended: map[agentapi.EndpointKey]uint64{},
 	}
 }
 
@@ -148,9 +147,7 @@ func (t *Table) Delete(d agentapi.EndpointDelete) error {
 	if err := t.forget(kept, d); err != nil {
 		return fmt.Errorf("endpoint %s/%s: %w", d.ContainerID, d.IfName, err)
 	}
-	if d.HostIfIndex != 0 && netdev.IsPodLink(d.HostIfName) {
-		t.removeLink(d.HostIfName, d.HostIfIndex)
-	}
+	t.reap(d)
 	return nil
 }
 
@@ -163,51 +160,6 @@ func (t *Table) forget(kept *endpoint, d agentapi.EndpointDelete) error {
 		return t.datapath.RemoveEndpoint(datapath.Endpoint{IfIndex: d.HostIfIndex})
 	}
 	return nil // without a link; what was at it goes when endpoints are next looked through
-}
-
-// removeLink has the reaper remove a host end.
-func (t *Table) removeLink(name string, index int) {
-	t.mu.Lock()
-	t.doomed[index] = name
-	t.mu.Unlock()
-	select {
-	case t.reap <- struct{}{}:
-	default:
-	}
-}
-
-// Run removes the links of endpoints that are no more: those that gather while
-// it is at work, together. Soon after its start it looks through the endpoints
-// again: a DEL that found no agent may have been under way when they were
-// adopted. It ends with ctx.
-func (t *Table) Run(ctx context.Context) error {
-	early := time.NewTimer(2 * time.Second)
-	defer early.Stop()
-	for looks := 0; ; {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-early.C:
-			if err := t.Adopt(); err != nil {
-				t.log.Warn("look through endpoints", "err", err)
-			}
-			if looks++; looks < 3 {
-				early.Reset(4 * time.Second)
-			}
-		case <-t.reap:
-			t.removeLinks()
-		}
-	}
-}
-
-func (t *Table) removeLinks() {
-	t.mu.Lock()
-	due := t.doomed
-	t.doomed = make(map[int]string)
-	t.mu.Unlock()
-	if err := netdev.RemovePodLinks(due); err != nil {
-		t.log.Warn("remove pods' links; the plugin does it then", "err", err)
-	}
 }
 
 // Check returns an error if the endpoint isn't in force as given.
@@ -255,7 +207,7 @@ func (t *Table) GC(gc agentapi.GC) error {
 }
 
 // Adopt takes over the pods that are there: those with a lease of this
-// boot and a link. What the datapath has at links that are no more goes, and so
+// boot and a link. A lease that is marked as ended is ended. What the datapath has at links that are no more goes, and so
 // does the lease of a pod whose namespace and link are gone. A link without a
 // lease stays: its addresses may be another IPAM plugin's.
 func (t *Table) Adopt() error {
@@ -287,7 +239,10 @@ func (t *Table) Adopt() error {
 		if lease.Damaged || lease.BootID != bootID {
 			continue
 		}
-		if link, there := links[lease.Link()]; there {
+		link, there := links[lease.Link()]
+		if lease.Ended {
+			errs = append(errs, t.Delete(ending(lease, link)))
+		} else if there {
 			errs = append(errs, t.adopt(lease, link))
 		} else if orphaned(lease) {
 			orphans = true
