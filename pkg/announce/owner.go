@@ -73,6 +73,15 @@ type Choice struct {
 	Reason string
 }
 
+// Waived is what the choice had to set aside, "" if nothing.
+func (c Choice) Waived() string {
+	_, waived, _ := strings.Cut(c.Reason, though)
+	return waived
+}
+
+// though joins to a reason what was set aside.
+const though = "; though "
+
 // Choose picks the owner of an address among the nodes. A condition that would
 // leave no node at all is set aside and said, except that the node must have a
 // NIC on the address's network: without that nobody would hear it.
@@ -170,7 +179,7 @@ func describe(names []string) string {
 }
 
 func reason(why string, waived []string) string {
-	return strings.Join(append([]string{why}, waived...), "; though ")
+	return strings.Join(append([]string{why}, waived...), though)
 }
 
 func filter(nodes []Node, keep func(Node) bool) []Node {

@@ -5,11 +5,11 @@ package controller
 import (
 	"errors"
 	"net/netip"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/patchbay-net/patchbay/ipam/loadbalancer"
+	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/source"
 )
 
@@ -38,7 +38,7 @@ func (a *absentees) observe(ev source.Event) {
 			a.seen[loadbalancer.Name(ev.Key)] = true
 		}
 	case source.KindIPAllocation:
-		if addr, err := allocationAddr(ev.Key.Name); err == nil {
+		if addr, err := v1alpha1.AllocationAddr(ev.Key.Name); err == nil {
 			a.lost[addr] = ev.Op == source.Problem
 		}
 	}
@@ -53,11 +53,6 @@ func (a *absentees) addrs() []netip.Addr {
 		}
 	}
 	return addrs
-}
-
-// allocationAddr reverses v1alpha1.AllocationName.
-func allocationAddr(name string) (netip.Addr, error) {
-	return netip.ParseAddr(strings.ReplaceAll(name, "-", ":"))
 }
 
 var errUnread = errors.New("the Service could not be read")

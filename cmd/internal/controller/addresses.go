@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/patchbay-net/patchbay/cmd/internal/controller/network"
+	"github.com/patchbay-net/patchbay/cmd/internal/controller/status"
 	"github.com/patchbay-net/patchbay/ipam/loadbalancer"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/source"
@@ -27,7 +28,7 @@ type addresses struct {
 	store   *source.Store
 	class   convert.Class
 	records records
-	status  *statusWriter
+	status  *status.Writer
 	absent  *absentees
 	counted func() []loadbalancer.Usage // of pools for pods and nodes; may be nil
 
@@ -40,7 +41,7 @@ func newAddresses(store *source.Store, to access, absent *absentees, class conve
 	return &addresses{
 		store: store, class: class,
 		records: newRecords(store, to.writer),
-		status:  &statusWriter{store: store, writer: to.writer, events: to.events, log: log, written: map[writtenKey]written{}},
+		status:  status.New(store, to.writer, to.events, log),
 		absent:  absent,
 
 		searches: network.NewSearches(), rests: network.NewRests(), meter: newMeter(),
@@ -51,17 +52,17 @@ func newAddresses(store *source.Store, to access, absent *absentees, class conve
 // something is to be tried again soon, though nothing changes. Wall is the time
 // of day: records have it, nothing is measured by it.
 func (a *addresses) reconcile(ctx context.Context, wall time.Time) (again bool, err error) {
-	a.status.missed = false
+	a.status.Begin()
 	known, errRecords := a.records.list(time.Now())
 	if errRecords != nil {
 		// Its address may be given to somebody: giving any might give it twice.
 		return true, errRecords
 	}
 	pools, errPools := a.pools()
-	a.status.net = network.Read(a.store)
+	a.status.Net = network.Read(a.store)
 	in := loadbalancer.Input{
 		Now: wall, Pools: pools, Records: known, Taken: a.taken(),
-		Search: a.searches.Finder(a.status.net, known), Rested: a.rests.Measure(known, wall),
+		Search: a.searches.Finder(a.status.Net, known), Rested: a.rests.Measure(known, wall),
 	}
 	for svc := range source.All[*corev1.Service](a.store, source.KindService) {
 		if a.class.Serves(svc) {
@@ -76,24 +77,24 @@ func (a *addresses) reconcile(ctx context.Context, wall time.Time) (again bool, 
 		result.Usage = append(result.Usage, a.counted()...)
 	}
 	conflicts := a.conflicts(known)
-	errUsage := errors.Join(a.status.pools(ctx, result.Usage, errPools, conflicts), a.status.allocations(ctx, conflicts))
-	a.meter.planned(result, a.status.net.Claims())
+	errUsage := errors.Join(a.status.Pools(ctx, result.Usage, errPools, conflicts), a.status.Allocations(ctx, conflicts))
+	a.meter.planned(result, a.status.Net.Claims())
 	waiting := slices.ContainsFunc(result.Assignments, func(as loadbalancer.Assignment) bool {
 		return errors.Is(as.Reason, loadbalancer.ErrInUse) || errors.Is(as.Reason, loadbalancer.ErrExhausted) || errors.Is(as.Reason, loadbalancer.ErrSearching)
 	})
-	return waiting || a.status.missed, errors.Join(errWrite, errUsage)
+	return waiting || a.status.Missed(), errors.Join(errWrite, errUsage)
 }
 
 // tellSearches tells the owners of addresses what the search for these found.
 func (a *addresses) tellSearches(result loadbalancer.Result) {
 	for _, c := range result.Conflicts {
 		text := fmt.Sprintf("another machine on the network uses %s (%s); it is not given", c.Addr, c.By)
-		a.status.warn(c.Owners, "AddressConflict", text)
+		a.status.Warn(c.Owners, "AddressConflict", text)
 	}
 	for _, record := range result.Put {
 		if record.State == loadbalancer.Active && a.searches.Late(record.Addr) {
 			text := fmt.Sprintf("no agent searched the network for other machines with %s in time; it is given all the same", record.Addr)
-			a.status.warn(record.Owners, "NotSearched", text)
+			a.status.Warn(record.Owners, "NotSearched", text)
 		}
 	}
 }
@@ -106,11 +107,11 @@ func (a *addresses) conflicts(known []loadbalancer.Record) map[string][]v1alpha1
 	for _, r := range known {
 		pools[r.Addr] = r.Pool
 		if r.State == loadbalancer.Conflicted {
-			mac, node := a.status.net.Finder(r.Addr, r.Since)
+			mac, node := a.status.Net.Finder(r.Addr, r.Since)
 			by[r.Pool] = append(by[r.Pool], v1alpha1.AddressConflict{Address: r.Addr.String(), MAC: mac, Node: node, Since: metav1.NewTime(r.Since)})
 		}
 	}
-	for _, c := range a.status.net.Claims() {
+	for _, c := range a.status.Net.Claims() {
 		if pool, ok := pools[c.Addr]; ok {
 			by[pool] = append(by[pool], v1alpha1.AddressConflict{Address: c.Addr.String(), MAC: c.MAC, Node: c.Node, Since: metav1.NewTime(c.Since)})
 		}
@@ -136,7 +137,7 @@ func (a *addresses) write(ctx context.Context, result loadbalancer.Result, known
 			stale[as.Service] = true
 			continue
 		}
-		if err := a.status.service(ctx, as); err != nil {
+		if err := a.status.Service(ctx, as); err != nil {
 			errs = append(errs, err)
 			stale[as.Service] = true
 		}
@@ -184,7 +185,7 @@ func (a *addresses) clearOthers(ctx context.Context, known []loadbalancer.Record
 			if !ok || a.class.Serves(svc) {
 				continue
 			}
-			if err := a.status.clear(ctx, svc, record.Addr); err != nil {
+			if err := a.status.Clear(ctx, svc, record.Addr); err != nil {
 				errs = append(errs, err)
 				stale[owner] = true
 			}
@@ -235,6 +236,6 @@ func (a *addresses) taken() []netip.Addr {
 			taken = append(taken, value.ExternalIPs...)
 		}
 	}
-	taken = append(taken, a.status.net.Taken()...)
+	taken = append(taken, a.status.Net.Taken()...)
 	return append(taken, a.absent.addrs()...)
 }

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 
+	"github.com/patchbay-net/patchbay/cmd/internal/controller/status"
 	"github.com/patchbay-net/patchbay/ipam/blocks"
 	"github.com/patchbay-net/patchbay/ipam/loadbalancer"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
@@ -28,7 +29,7 @@ type nodeBlocks struct {
 	store   *source.Store
 	objects *recent[*v1alpha1.IPBlock]
 	absent  *absentees
-	events  recorder
+	events  status.Recorder
 	taints  tainter // nil: nodes can't be tainted
 	log     *slog.Logger
 	said    map[string]string // what a node lacks, as last told
@@ -174,7 +175,7 @@ func (n *nodeBlocks) taint(ctx context.Context, short map[string]bool) error {
 func (n *nodeBlocks) tell(reasons map[string]error) {
 	said := map[string]string{}
 	for _, node := range slices.Sorted(maps.Keys(reasons)) {
-		why := oneLine(reasons[node])
+		why := status.OneLine(reasons[node])
 		said[node] = why
 		if n.said[node] == why {
 			continue

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/patchbay-net/patchbay/cmd/internal/controller/status"
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/kube"
 	"github.com/patchbay-net/patchbay/pkg/source"
@@ -24,12 +25,7 @@ import (
 type access struct {
 	source source.Source
 	writer source.Writer
-	events recorder
-}
-
-// recorder shows people what happened to an object.
-type recorder interface {
-	Event(obj source.Object, eventType, reason, message string)
+	events status.Recorder
 }
 
 // noEvents is the recorder where there is nobody to show them: the log has all.

@@ -110,7 +110,7 @@ func TestLoopTellsWhy(t *testing.T) {
 		if conditions = c.service("web").Status.Conditions; len(conditions) != 1 || conditions[0].Status != metav1.ConditionTrue {
 			t.Errorf("want the condition true, got %+v", conditions)
 		}
-		want := []string{"web Warning NoPool: no pool: none has the requested address 198.51.100.1", "web Normal AddressesAssigned: [192.0.2.1]"}
+		want := []string{"web Warning NoPool: no pool: none has the requested address 198.51.100.1", "web Normal AddressesAssigned: 192.0.2.1"}
 		if diff := cmp.Diff(want, c.said); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}

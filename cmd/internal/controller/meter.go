@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/patchbay-net/patchbay/cmd/internal/controller/network"
+	"github.com/patchbay-net/patchbay/cmd/internal/controller/status"
 	"github.com/patchbay-net/patchbay/ipam/loadbalancer"
 )
 
@@ -68,7 +69,7 @@ func (m *meter) planned(result loadbalancer.Result, claims []network.Claim) {
 	m.waiting.Reset()
 	for _, as := range result.Assignments {
 		if as.Reason != nil {
-			m.waiting.WithLabelValues(reasonOf(as.Reason)).Inc()
+			m.waiting.WithLabelValues(status.ReasonOf(as.Reason)).Inc()
 		}
 	}
 	m.early.Add(float64(result.Early))

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/patchbay-net/patchbay/cmd/internal/controller/status"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/source"
 )
@@ -17,7 +18,7 @@ import (
 // other's in a folder of files.
 type nodeRoutes struct {
 	store  *source.Store
-	status *statusWriter
+	status *status.Writer
 }
 
 // reconcile writes the status of the NodeRoutes of which there is news.
@@ -32,7 +33,7 @@ func (n *nodeRoutes) reconcile(ctx context.Context) error {
 				want.Status.Nodes = append(want.Status.Nodes, fateOn(state, route.Name)...)
 			}
 		}
-		errs = append(errs, n.status.update(ctx, source.KindNodeRoute, route.Status, want.Status, want))
+		errs = append(errs, n.status.Update(ctx, source.KindNodeRoute, route.Status, want.Status, want))
 	}
 	return errors.Join(errs...)
 }

@@ -4,12 +4,14 @@ package controller
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/patchbay-net/patchbay/cmd/internal/controller/status"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/source"
 )
@@ -47,8 +49,8 @@ func TestRouteStatusIsBroughtTogether(t *testing.T) {
 		put(source.KindNodeNetworkState, state)
 	}
 	put(source.KindNodeRoute, &v1alpha1.NodeRoute{ObjectMeta: metav1.ObjectMeta{Name: "cameras"}})
-	status := &statusWriter{store: store, writer: w, written: map[writtenKey]written{}}
-	if err := (&nodeRoutes{store, status}).reconcile(t.Context()); err != nil {
+	writer := status.New(store, w, noEvents{}, slog.New(slog.DiscardHandler))
+	if err := (&nodeRoutes{store, writer}).reconcile(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	want := []v1alpha1.NodeRouteNode{{Node: "a", State: v1alpha1.RouteApplied}, {Node: "b", State: v1alpha1.RouteRefused, Message: "no interface"}}

@@ -149,15 +149,15 @@ func TestSearchBeforeUse(t *testing.T) {
 		c.put(lb("web"))
 		c.put(lb("fixed", asking("192.0.2.7")))
 		time.Sleep(2 * time.Second)
-		if got := c.addrs("web"); got != "" || c.condition("web", conditionAddress).Reason != "Searching" {
-			t.Errorf("want no address yet and the reason, got %q, %+v", got, c.condition("web", conditionAddress))
+		if got := c.addrs("web"); got != "" || c.condition("web", v1alpha1.ConditionAddress).Reason != "Searching" {
+			t.Errorf("want no address yet and the reason, got %q, %+v", got, c.condition("web", v1alpha1.ConditionAddress))
 		}
 		time.Sleep(15 * time.Second)
 		c.check(t)
 		if got := c.addrs("web"); got != "192.0.2.2" {
-			t.Errorf("want the next address, got %q: %+v", got, c.condition("web", conditionAddress))
+			t.Errorf("want the next address, got %q: %+v", got, c.condition("web", v1alpha1.ConditionAddress))
 		}
-		why := c.condition("fixed", conditionAddress)
+		why := c.condition("fixed", v1alpha1.ConditionAddress)
 		if c.addrs("fixed") != "" || why.Reason != "AddressConflict" || !strings.Contains(why.Message, "02:00:00:00:00:09, seen by node n1") {
 			t.Errorf("want the requested one to wait and why, got %q, %+v", c.addrs("fixed"), why)
 		}
@@ -201,11 +201,11 @@ func TestClaims(t *testing.T) {
 			a.verified = []v1alpha1.AddressVerification{{Address: "192.0.2.1", Node: "n2", Message: "nobody answers"}}
 		})
 		time.Sleep(2 * time.Second)
-		condition := c.condition("web", conditionConflict)
+		condition := c.condition("web", v1alpha1.ConditionConflict)
 		if c.addrs("web") != "192.0.2.1" || condition.Status != metav1.ConditionTrue || len(c.pool().Conflicts) != 1 {
 			t.Errorf("want the conflict told and the address kept, got %q, %+v, %+v", c.addrs("web"), condition, c.pool())
 		}
-		if condition := c.condition("web", conditionUnreachable); condition.Message != "node n1 can't reach 192.0.2.1 over the wire: nobody answers" {
+		if condition := c.condition("web", v1alpha1.ConditionUnreachable); condition.Message != "node n1 can't reach 192.0.2.1 over the wire: nobody answers" {
 			t.Errorf("want what a node found over the wire told, got %+v", condition)
 		}
 		a.set(func() { a.claims, a.verified = nil, nil })
@@ -237,7 +237,7 @@ func TestNobodySearches(t *testing.T) {
 			NICs: []v1alpha1.NICState{{Name: "eth0", Role: "external", Addresses: []string{"198.51.100.1/24"}}}}})
 		c.put(lb("api"))
 		time.Sleep(time.Second)
-		condition := c.condition("api", conditionAddress)
+		condition := c.condition("api", v1alpha1.ConditionAddress)
 		if got := c.addrs("api"); got != "192.0.2.2" || !strings.Contains(condition.Message, "no node has an external NIC on the network") {
 			t.Errorf("want it given at once and the odd told, got %q, %+v", got, condition)
 		}
@@ -322,8 +322,8 @@ func TestPoolsEnd(t *testing.T) {
 		c.put(pool("192.0.2.64/29"))
 		time.Sleep(time.Second)
 		draining = meta.FindStatusCondition(c.pool().Conditions, "Draining")
-		if c.addrs("web") != had || draining == nil || draining.Reason != "Shrunk" || !strings.Contains(c.condition("web", conditionAddress).Message, "no pool has "+had) {
-			t.Errorf("shrunk: want %s kept and it told, got %q, %+v, %+v", had, c.addrs("web"), draining, c.condition("web", conditionAddress))
+		if c.addrs("web") != had || draining == nil || draining.Reason != "Shrunk" || !strings.Contains(c.condition("web", v1alpha1.ConditionAddress).Message, "no pool has "+had) {
+			t.Errorf("shrunk: want %s kept and it told, got %q, %+v, %+v", had, c.addrs("web"), draining, c.condition("web", v1alpha1.ConditionAddress))
 		}
 		c.remove(source.KindIPPool, source.Key{Name: "external"})
 		time.Sleep(time.Second)

@@ -108,6 +108,9 @@ type IPAllocationStatus struct {
 	// Announcer is the node that announces the address.
 	// +optional
 	Announcer string `json:"announcer,omitempty"`
+	// Epoch rises whenever another node takes the address.
+	// +optional
+	Epoch int64 `json:"epoch,omitempty"`
 	// Conflict is the last sight of another machine with the address.
 	// +optional
 	Conflict *AddressConflict `json:"conflict,omitempty"`
@@ -117,6 +120,11 @@ type IPAllocationStatus struct {
 // address in full, with dashes for colons.
 func AllocationName(addr netip.Addr) string {
 	return strings.ReplaceAll(addr.Unmap().WithZone("").StringExpanded(), ":", "-")
+}
+
+// AllocationAddr returns the address of the IPAllocation of that name.
+func AllocationAddr(name string) (netip.Addr, error) {
+	return netip.ParseAddr(strings.ReplaceAll(name, "-", ":"))
 }
 
 // Default sets what is left out.

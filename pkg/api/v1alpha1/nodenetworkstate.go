@@ -179,7 +179,23 @@ type AnnouncementState struct {
 	// Interfaces it is announced on.
 	// +listType=set
 	Interfaces []string `json:"interfaces"`
+	// Epoch rises whenever another node takes the address: of two that report it,
+	// one being dead perhaps, the later has it. 0: held since before the agent's
+	// start.
+	// +optional
+	Epoch int64 `json:"epoch,omitempty"`
+	// Reason is why the node took it.
+	// +optional
+	Reason string `json:"reason,omitempty"`
+	// Waived is what should have kept the node from it, and was set aside as no
+	// other node could have it.
+	// +optional
+	Waived string `json:"waived,omitempty"`
 }
+
+// NodeConditionConflict, followed by the name of an address's IPAllocation, is the
+// condition of a node that doesn't take the address as another machine uses it.
+const NodeConditionConflict = "AddressConflict-"
 
 // ProbeResult is how a search ended, or that it is on.
 //

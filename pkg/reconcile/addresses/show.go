@@ -13,6 +13,7 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/announce"
 	"github.com/patchbay-net/patchbay/pkg/announce/holder"
+	"github.com/patchbay-net/patchbay/pkg/announce/probe"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 )
 
@@ -81,14 +82,22 @@ func (a *Addresses) report(status *v1alpha1.NodeNetworkStateStatus) {
 	for _, n := range a.nics {
 		names[n.Index] = n.Name
 	}
+	waived := map[netip.Addr]string{}
+	for addr, c := range a.choices {
+		if c.Owner == a.Node {
+			waived[addr] = c.Waived()
+		}
+	}
 	a.mu.Unlock()
 	for _, s := range a.Keeper.Addresses() {
 		if s.Phase == holder.Holding {
-			status.Announcements = append(status.Announcements, v1alpha1.AnnouncementState{Address: s.Addr.String(), Interfaces: []string{names[s.Link]}})
+			status.Announcements = append(status.Announcements, v1alpha1.AnnouncementState{
+				Address: s.Addr.String(), Interfaces: []string{names[s.Link]}, Epoch: int64(s.Epoch), Reason: s.Why, Waived: waived[s.Addr],
+			})
 		}
 		if s.Stranger != ([6]byte{}) {
-			status.Conditions = append(status.Conditions, metav1.Condition{Type: "AddressConflict-" + v1alpha1.AllocationName(s.Addr), Status: metav1.ConditionTrue,
-				Reason: "UsedByAnother", Message: s.Addr.String() + ": " + s.Why, LastTransitionTime: metav1.Now()})
+			status.Conditions = append(status.Conditions, metav1.Condition{Type: v1alpha1.NodeConditionConflict + v1alpha1.AllocationName(s.Addr), Status: metav1.ConditionTrue,
+				Reason: "UsedByAnother", Message: fmt.Sprintf("%s is used by %s, which is no node of the cluster", s.Addr, probe.MAC(s.Stranger)), LastTransitionTime: metav1.Now()})
 		}
 	}
 }

@@ -28,7 +28,15 @@ type View struct {
 	results  map[netip.Addr][]result
 	claims   []Claim
 	unseen   []Failure
-	holders  map[netip.Addr]string
+	holders  map[netip.Addr][]Announcer
+}
+
+// Announcer is a node that reports that it announces an address.
+type Announcer struct {
+	Node   string
+	Epoch  int64
+	Reason string // why it took it
+	Waived string // what should have kept it from it
 }
 
 // result is how a node's search for an address ended.
@@ -43,6 +51,8 @@ type Claim struct {
 	MAC   string
 	Node  string // that noticed it
 	Since time.Time
+	// Unheld: it was found before the node took the address, which it then didn't.
+	Unheld bool
 }
 
 // Failure is an address that a node couldn't reach over the wire.
@@ -57,7 +67,7 @@ func (c Claim) String() string { return by(c.MAC, c.Node) }
 
 // Read returns what the store's reports say.
 func Read(store *source.Store) View {
-	v := View{results: map[netip.Addr][]result{}, holders: map[netip.Addr]string{}}
+	v := View{results: map[netip.Addr][]result{}, holders: map[netip.Addr][]Announcer{}}
 	for node := range source.All[*corev1.Node](store, source.KindNode) {
 		if _, ok := source.Get[*v1alpha1.NodeNetworkState](store, source.KindNodeNetworkState, source.Key{Name: node.Name}); !ok {
 			v.silent = true
@@ -95,12 +105,17 @@ func (v *View) add(state *v1alpha1.NodeNetworkState) {
 	}
 	for _, c := range state.Status.Conflicts {
 		if addr, err := netip.ParseAddr(c.Address); err == nil {
-			v.claims = append(v.claims, Claim{addr, c.MAC, state.Name, c.Since.Time})
+			v.claims = append(v.claims, Claim{Addr: addr, MAC: c.MAC, Node: state.Name, Since: c.Since.Time})
 		}
 	}
 	for _, a := range state.Status.Announcements {
 		if addr, err := netip.ParseAddr(a.Address); err == nil {
-			v.holders[addr] = state.Name
+			v.holders[addr] = append(v.holders[addr], Announcer{state.Name, a.Epoch, a.Reason, a.Waived})
+		}
+	}
+	for _, c := range state.Status.Conditions {
+		if claim, ok := unheld(state.Name, c); ok {
+			v.claims = append(v.claims, claim)
 		}
 	}
 	for _, a := range state.Status.Verified {
@@ -144,8 +159,22 @@ func (v View) Taken() []netip.Addr {
 // Claims returns the addresses of ours that others claim, sorted.
 func (v View) Claims() []Claim { return v.claims }
 
-// Announcer returns the node that says that it announces an address, or "".
-func (v View) Announcer(addr netip.Addr) string { return v.holders[addr] }
+// Announcers returns the nodes that say that they announce an address. If there
+// are several, one is dead, or the address is on its way.
+func (v View) Announcers(addr netip.Addr) []Announcer { return v.holders[addr] }
+
+// unheld reads the condition by which a node says that it doesn't take an
+// address, as another machine uses it.
+func unheld(node string, c metav1.Condition) (Claim, bool) {
+	name, ok := strings.CutPrefix(c.Type, v1alpha1.NodeConditionConflict)
+	addr, err := v1alpha1.AllocationAddr(name)
+	if !ok || err != nil || c.Status != metav1.ConditionTrue {
+		return Claim{}, false
+	}
+	_, mac, _ := strings.Cut(c.Message, " is used by ")
+	mac, _, _ = strings.Cut(mac, ",")
+	return Claim{Addr: addr, MAC: mac, Node: node, Since: c.LastTransitionTime.Time, Unheld: true}, true
+}
 
 // Failures returns the addresses that nodes couldn't reach, sorted.
 func (v View) Failures() []Failure { return v.unseen }
