@@ -130,11 +130,12 @@ func TestSyncNeighbours(t *testing.T) {
 func TestTunnel(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
 		here := netlab.Open(t, "/proc/self/ns/net")
-		first, err := EnsureTunnel("/proc/sys", 4789, 1450)
+		own := []netip.Addr{netip.MustParseAddr("10.244.0.0"), netip.MustParseAddr("fd00:244::")}
+		first, err := EnsureTunnel("/proc/sys", Tunnel{Port: 4789, MTU: 1450, Addrs: own})
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := EnsureTunnel("/proc/sys", 4789, 1400)
+		again, err := EnsureTunnel("/proc/sys", Tunnel{Port: 4789, MTU: 1400, Addrs: own})
 		if err != nil || again != first {
 			t.Fatalf("again: index %d, %v, want %d", again, err, first)
 		}
@@ -144,7 +145,14 @@ func TestTunnel(t *testing.T) {
 				t.Errorf("link lacks %q:\n%s", want, link)
 			}
 		}
-		if other, err := EnsureTunnel("/proc/sys", 4790, 1400); err != nil || other == first {
+		own = own[1:]
+		if _, err := EnsureTunnel("/proc/sys", Tunnel{Port: 4789, MTU: 1400, Addrs: own}); err != nil {
+			t.Fatal(err)
+		}
+		if got := here.Exec(t, "ip", "-o", "addr", "show", "dev", TunnelName); strings.Contains(got, "10.244.0.0") || !strings.Contains(got, "fd00:244::/128") {
+			t.Errorf("addresses: %s", got)
+		}
+		if other, err := EnsureTunnel("/proc/sys", Tunnel{Port: 4790, MTU: 1400, Addrs: own}); err != nil || other == first {
 			t.Errorf("other port: index %d, %v, want another device", other, err)
 		}
 		for range 2 {

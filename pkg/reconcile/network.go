@@ -169,18 +169,20 @@ func (r *Reconciler) await(neighbours []netdev.Neighbour) {
 	r.mu.Unlock()
 }
 
-// syncTunnel makes the VXLAN device, or removes it when no way needs it. It is
-// never up without its programs.
+// syncTunnel makes the VXLAN device where a way needs it. It is never up without
+// its programs. One that no way needs any more stays until the next boot: others
+// may still send by it, and flows that began through it go on.
 func (r *Reconciler) syncTunnel(net plan.Network) error {
-	if !net.NeedTunnel {
-		if err := netdev.RemoveLink(netdev.TunnelName); err != nil {
-			return err
-		}
+	there, err := netdev.LinkIndex(netdev.TunnelName)
+	if err != nil {
+		return err
+	}
+	if there == 0 && !net.NeedTunnel {
 		r.tunnel = datapath.Tunnel{}
 		return r.Datapath.SetTunnel(r.tunnel)
 	}
 	vxlan := r.Config.Routing.VXLAN
-	index, err := netdev.EnsureTunnel(r.sysctls, vxlan.Port, net.TunnelMTU)
+	index, err := netdev.EnsureTunnel(r.sysctls, netdev.Tunnel{Port: vxlan.Port, MTU: net.TunnelMTU, Addrs: net.TunnelAddrs})
 	if err != nil {
 		return err
 	}

@@ -190,11 +190,15 @@ func openTun(t *testing.T, ns *netlab.Namespace, name string) *os.File {
 	return f
 }
 
-// The nodes test the way between them, and say what is wrong with it.
+// The nodes test the ways between them, plainly and through the tunnel, and say
+// what is wrong with them.
 func TestNodesTestTheirNetwork(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
 		a := raise(t)
 		na, nb := a.Nodes[0], a.Nodes[1]
+		for _, n := range a.Nodes {
+			a.configure(t, n, "routing: {mode: vxlan}\n")
+		}
 		problems := func() string { out, _ := a.Ctl(na.Node, "status", "-o", "json"); return out }
 		if got := problems(); strings.Contains(got, "get through") {
 			t.Errorf("at the start: %s", got)
@@ -205,8 +209,11 @@ func TestNodesTestTheirNetwork(t *testing.T) {
 		a.Device.Net.Exec(t, "ip", "link", "set", narrow, "mtu", "1400")
 		na.Net.Exec(t, "ip", "link", "set", "eth0", "mtu", "1490") // a change has the nodes test
 		netlab.WaitFor(t, 30*time.Second, "the word of it", func() error {
-			if got := problems(); !strings.Contains(got, "packets of 1490 bytes don't get through to node node-b") {
-				return errors.New(got)
+			got := problems()
+			for _, want := range []string{"eth0: packets of 1490 bytes don't get through to node node-b", "pb-vxlan: packets of 1440 bytes don't get through to node node-b"} {
+				if !strings.Contains(got, want) {
+					return fmt.Errorf("%q is missing in %s", want, got)
+				}
 			}
 			return nil
 		})

@@ -32,13 +32,14 @@ const (
 )
 
 // guard drops, at its host end, what a leg sends by another MAC address than its
-// own, what it says in ARP and neighbour discovery about addresses that aren't its
-// own, and what a router says. A probe before use speaks of nobody.
+// own or for another VLAN, what it says in ARP and neighbour discovery about
+// addresses that aren't its own, and what a router says. A probe before use speaks
+// of nobody. The one link-local address is that derived from the MAC address.
 func guard(index int, mac [6]byte, own []netip.Addr) error {
 	if mac == [6]byte{} {
 		return errors.New("its MAC address isn't given")
 	}
-	program := guardProgram(mac, own)
+	program := append(untagged(), guardProgram(mac, append(slices.Clip(own), linkLocal(mac)))...)
 	if err := tc(unix.RTM_NEWQDISC, index, clsactHandle, clsactParent, 0, "clsact", nil); err != nil {
 		return fmt.Errorf("add clsact: %w", err)
 	}
@@ -135,6 +136,18 @@ func guardProgram(mac [6]byte, own []netip.Addr) []unix.SockFilter {
 	return append(append(program, ip6...), arp...)
 }
 
+// untagged drops frames of a VLAN, which an external switch would hand to its port.
+// VLAN 0 is a priority alone.
+func untagged() []unix.SockFilter {
+	const offset = 1 << 32 // loads at negative offsets are of what goes with the frame
+	return []unix.SockFilter{load(unix.BPF_W, offset+unix.SKF_AD_OFF+unix.SKF_AD_VLAN_TAG), and(0xfff), equal(0, 1, 0), ret(actShot)}
+}
+
+// linkLocal is the address that the kernel derives from a MAC address.
+func linkLocal(mac [6]byte) netip.Addr {
+	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]})
+}
+
 // arpBlock lets pass what is said for the leg's own address, or for nobody.
 func arpBlock(own []netip.Addr) []unix.SockFilter {
 	out := []unix.SockFilter{load(unix.BPF_W, offARPSender), equal(0, 0, 1), ret(0)}
@@ -191,10 +204,9 @@ func fragmentBlock() []unix.SockFilter {
 	}
 }
 
-// ip6AddrBlock lets pass what has, at an offset, one of the addresses or a
-// link-local one.
+// ip6AddrBlock lets pass what has, at an offset, one of the addresses.
 func ip6AddrBlock(at uint32, addrs []netip.Addr) []unix.SockFilter {
-	out := []unix.SockFilter{load(unix.BPF_W, at), and(0xffc00000), equal(0xfe800000, 0, 1), ret(0)}
+	var out []unix.SockFilter
 	for _, a := range addrs {
 		if a.Is4() {
 			continue

@@ -75,8 +75,8 @@ func TestProbe(t *testing.T) {
 	})
 }
 
-// TestGuardProgram runs the guard over frames of a leg that is 172.31.0.10 and
-// fd00:31::10.
+// TestGuardProgram runs the guard over frames of a leg that is 172.31.0.10,
+// fd00:31::10 and fe80::ff:fe00:9.
 func TestGuardProgram(t *testing.T) {
 	const (
 		head  = "ffffffffffff 020000000009 "
@@ -84,7 +84,8 @@ func TestGuardProgram(t *testing.T) {
 		ip6   = head + "86dd 60000000 0020 "
 		own   = "fd000031000000000000000000000010 "
 		other = "fd000031000000000000000000000066 "
-		local = "fe800000000000000000000000000001 "
+		local = "fe80000000000000000000fffe000009 "
+		alien = "fe800000000000000000000000000001 "
 		none  = "00000000000000000000000000000000 "
 		all   = "ff020000000000000000000000000001 "
 		rest  = "00 0000 00000000 " // of an ICMPv6 header
@@ -106,13 +107,16 @@ func TestGuardProgram(t *testing.T) {
 		{"echo request", ip6 + "3aff" + own + all + "80" + rest, false},
 		{"advertisement for itself", ip6 + "3aff" + own + all + "88" + rest + own, false},
 		{"advertisement for another", ip6 + "3aff" + own + all + "88" + rest + other, true},
-		{"advertisement for a link-local address", ip6 + "3aff" + own + all + "88" + rest + local, false},
+		{"advertisement for its link-local address", ip6 + "3aff" + own + all + "88" + rest + local, false},
+		{"advertisement for another link-local address", ip6 + "3aff" + own + all + "88" + rest + alien, true},
 		{"solicitation by itself", ip6 + "3aff" + own + all + "87" + rest + other, false},
 		{"solicitation by nobody", ip6 + "3aff" + none + all + "87" + rest + other, false},
-		{"solicitation by a link-local address", ip6 + "3aff" + local + all + "87" + rest + other, false},
+		{"solicitation by its link-local address", ip6 + "3aff" + local + all + "87" + rest + other, false},
+		{"solicitation by another link-local address", ip6 + "3aff" + alien + all + "87" + rest + other, true},
 		{"solicitation by another", ip6 + "3aff" + other + all + "87" + rest + own, true},
 		{"router solicitation by another", ip6 + "3aff" + other + all + "85" + rest, true},
-		{"router solicitation by a link-local address", ip6 + "3aff" + local + all + "85" + rest, false},
+		{"router solicitation by its link-local address", ip6 + "3aff" + local + all + "85" + rest, false},
+		{"router solicitation by another link-local address", ip6 + "3aff" + alien + all + "85" + rest, true},
 		{"router advertisement", ip6 + "3aff" + local + all + "86" + rest, true},
 		{"redirect", ip6 + "3aff" + local + all + "89" + rest, true},
 		{"MLD report", ip6 + "0001" + local + all + "3a00" + mld + "83" + rest, false},
@@ -132,11 +136,11 @@ func TestGuardProgram(t *testing.T) {
 		{"first fragment of hop-by-hop", ip6 + "2cff" + own + all + "0000 0001 00000001 3a00" + mld + "88" + rest, true},
 		{"later fragment", ip6 + "2cff" + own + all + "3a00 0009 00000001 88" + rest + other, false},
 	}
-	many := []netip.Addr{netip.MustParseAddr("172.31.0.10"), netip.MustParseAddr("fd00:31::10")}
+	many := []netip.Addr{netip.MustParseAddr("172.31.0.10"), netip.MustParseAddr("fd00:31::10"), linkLocal([6]byte{2, 0, 0, 0, 0, 9})}
 	for i := range 60 { // more than a conditional jump reaches over
 		many = append(many, netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(i)}))
 	}
-	for _, addrs := range [][]netip.Addr{many[:2], many} {
+	for _, addrs := range [][]netip.Addr{many[:3], many} {
 		var program []bpf.Instruction
 		for _, i := range guardProgram([6]byte{2, 0, 0, 0, 0, 9}, addrs) {
 			program = append(program, bpf.RawInstruction{Op: i.Code, Jt: i.Jt, Jf: i.Jf, K: i.K}.Disassemble())

@@ -170,6 +170,12 @@ func (l Leg) configure(port string) (mac [6]byte, err error) {
 			return mac, fmt.Errorf("name %s %s: %w", l.IfName, port, err)
 		}
 	}
+	if l.Guard {
+		const fromMAC = 0 // the link-local address that the guard lets pass, whatever the namespace prefers
+		if err := h.LinkSetIP6AddrGenMode(link, fromMAC); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
+			return mac, fmt.Errorf("derive the link-local address of %s: %w", l.IfName, err)
+		}
+	}
 	if err := h.LinkSetUp(link); err != nil {
 		return mac, fmt.Errorf("set %s up: %w", l.IfName, err)
 	}

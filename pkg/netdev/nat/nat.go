@@ -96,7 +96,7 @@ func Remove() error {
 // fingerprint tells tables made from different configurations apart, also
 // across versions of this program.
 func (c Config) fingerprint() string {
-	const version = "2" // of the rules that build makes
+	const version = "3" // of the rules that build makes
 	sum := sha256.Sum256(fmt.Appendf([]byte(version), "%v", c))
 	return "patchbay " + hex.EncodeToString(sum[:8])
 }

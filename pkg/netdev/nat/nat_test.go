@@ -252,15 +252,16 @@ func TestMidFlow(t *testing.T) {
 // nor the tunnel, unless a pod has asked for it.
 func TestKeepOut(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
-		node, pod, ours, other := netlab.Open(t, "/proc/self/ns/net"), netlab.New(t), netlab.New(t), netlab.New(t)
+		node, pod, ours, other, leg := netlab.Open(t, "/proc/self/ns/net"), netlab.New(t), netlab.New(t), netlab.New(t), netlab.New(t)
 		netlab.Wire(t, node, "pb0123456789a", pod, "eth0")
+		netlab.Wire(t, node, "pb-ext", leg, "eth0")
 		netlab.Wire(t, node, "eth0", ours, "eth0")
 		netlab.Wire(t, node, "eth1", other, "eth0")
 		pod.Addr(t, "eth0", "10.244.0.2/24")
 		node.Addr(t, "pb0123456789a", "10.244.0.1/24")
 		pod.Route(t, "default", netip.MustParseAddr("10.244.0.1"), "eth0")
-		for i, ns := range []*netlab.Namespace{ours, other} {
-			node.Addr(t, fmt.Sprint("eth", i), fmt.Sprintf("192.168.%d.1/24", i+1))
+		for i, ns := range []*netlab.Namespace{ours, other, leg} {
+			node.Addr(t, []string{"eth0", "eth1", "pb-ext"}[i], fmt.Sprintf("192.168.%d.1/24", i+1))
 			ns.Addr(t, "eth0", fmt.Sprintf("192.168.%d.3/24", i+1))
 			ns.Route(t, "10.244.0.0/16", netip.MustParseAddr(fmt.Sprintf("192.168.%d.1", i+1)), "eth0")
 		}
@@ -280,6 +281,7 @@ func TestKeepOut(t *testing.T) {
 			want bool
 		}{
 			{"ours to a pod", ours, pod, "10.244.0.2", 7777, true},
+			{"a leg of a switch to a pod", leg, pod, "10.244.0.2", 7777, false},
 			{"another to a pod", other, pod, "10.244.0.2", 7777, false},
 			{"ours to the tunnel", ours, node, "192.168.1.1", 4789, true},
 			{"another to the tunnel", other, node, "192.168.2.1", 4789, false},

@@ -11,6 +11,8 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
+
+	"github.com/patchbay-net/patchbay/pkg/netdev"
 )
 
 // The chains, in a packet's order.
@@ -79,8 +81,10 @@ func (b *builder) build(c Config, mark string) {
 // program checks it: from outside nobody reaches pods. Who knows pods' own
 // addresses may ask, and what a pod has asked may answer.
 func (b *builder) keepOut(chain *nftables.Chain, f family, links *nftables.Set) {
-	b.rule(chain, f.is(), f.destination(f.pods, false), f.source(f.exclude, true), notFrom(links), notFromPod(),
-		state(expr.CtStateBitNEW|expr.CtStateBitINVALID), drop())
+	for _, stranger := range strangers() {
+		b.rule(chain, f.is(), f.destination(f.pods, false), f.source(f.exclude, true), notFrom(links), stranger,
+			state(expr.CtStateBitNEW|expr.CtStateBitINVALID), drop())
+	}
 }
 
 // guard keeps in what would leave with the pod's own address because the kernel
@@ -280,12 +284,15 @@ func notFrom(links *nftables.Set) []expr.Any {
 	}
 }
 
-// notFromPod matches what came in neither from a pod nor out of the tunnel: their
-// names begin alike.
-func notFromPod() []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte("pb")},
+// strangers match what came in neither from a pod nor out of the tunnel, each by
+// the beginning of the interface's name: pods' are "pb" and digits, what of ours
+// has a "-" is a switch, but for the tunnel.
+func strangers() [][]expr.Any {
+	name := func(op expr.CmpOp, text string) expr.Any { return &expr.Cmp{Op: op, Register: 1, Data: []byte(text)} }
+	in := &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}
+	return [][]expr.Any{
+		{in, name(expr.CmpOpNeq, "pb")},
+		{in, name(expr.CmpOpEq, "pb-"), name(expr.CmpOpNeq, netdev.TunnelName+"\x00")},
 	}
 }
 

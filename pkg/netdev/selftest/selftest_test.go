@@ -4,6 +4,7 @@ package selftest
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -169,4 +170,51 @@ func TestAbsent(t *testing.T) {
 		}
 	})
 	t.Logf("in %v", time.Since(began))
+}
+
+// A NIC may get the checksums right of what it sends plainly, and wrong of what is
+// in a tunnel: then the tunnel's device is not to leave them to it.
+func TestTunnel(t *testing.T) {
+	for name, inner := range map[string][2]string{"IPv4": {"10.244.0.0", "10.244.4.0"}, "IPv6": {"fd00:244::", "fd00:244:4::"}} {
+		t.Run(name, func(t *testing.T) {
+			netlab.Require(t)
+			a, b, between := netlab.New(t), netlab.New(t), netlab.New(t)
+			for i, ns := range []*netlab.Namespace{a, b} {
+				netlab.Wire(t, ns, "eth0", between, fmt.Sprint("eth", i))
+				ns.Addr(t, "eth0", fmt.Sprintf("192.0.2.%d/24", i+1))
+				ns.Exec(t, "ip", "link", "add", "pb-vxlan", "mtu", "1450", "type", "vxlan", "id", "7", "dstport", "4789", "noudpcsum",
+					"local", fmt.Sprintf("192.0.2.%d", i+1), "remote", fmt.Sprintf("192.0.2.%d", 2-i))
+				ns.Up(t, "pb-vxlan")
+				ns.Addr(t, "pb-vxlan", fmt.Sprintf("%s/%d", inner[i], map[string]int{"IPv4": 32, "IPv6": 128}[name]))
+				ns.Route(t, fmt.Sprintf("%s/%d", inner[1-i], map[string]int{"IPv4": 32, "IPv6": 128}[name]), netip.Addr{}, "pb-vxlan")
+			}
+			if err := b.Do(func() error { return SetChecksumOffload("pb-vxlan", false) }); err != nil {
+				t.Fatal(err)
+			}
+			wire(t, between, "eth0", "eth1", 1514)
+			from, to := netip.MustParseAddr(inner[0]), netip.MustParseAddr(inner[1])
+			serve(t, b, from)
+			netlab.WaitFor(t, 10*time.Second, "the tunnel", func() error { // whose checksums are no hardware's
+				_, err := a.TryExec("ping", "-c", "1", "-W", "1", "-I", inner[0], inner[1])
+				return err
+			})
+			a.Run(t, func() {
+				got := Run(t.Context(), Way{NIC: "pb-vxlan", MTU: 1450, From: from, To: to, Node: "b"})
+				if got.Verdict != Checksum || !got.SwitchedOff || got.Err == nil || !strings.Contains(got.Err.Error(), "pb-vxlan: checksum offload is broken and was switched off") {
+					t.Errorf("outcome: %+v", got)
+				}
+				for nic, want := range map[string]bool{"pb-vxlan": false, "eth0": true} {
+					if on, err := ChecksumOffload(nic); err != nil || on != want {
+						t.Errorf("offload of %s: %t, %v, want %t", nic, on, err, want)
+					}
+				}
+				if got := Run(t.Context(), Way{NIC: "pb-vxlan", MTU: 1450, From: from, To: to, Node: "b"}); got.Verdict != Well || got.Err != nil {
+					t.Errorf("afterwards: %+v", got)
+				}
+				if got := Run(t.Context(), Way{NIC: "pb-vxlan", MTU: 1500, From: from, To: to, Node: "b"}); got.Verdict != Large {
+					t.Errorf("larger than the way: %+v", got)
+				}
+			})
+		})
+	}
 }

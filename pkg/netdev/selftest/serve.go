@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // Serve answers other nodes until ctx ends. Known says who may ask.
@@ -22,7 +23,7 @@ func Serve(ctx context.Context, known func(netip.Addr) bool) error {
 	return group.Wait()
 }
 
-// answer sends the beginning of each datagram back, without a checksum.
+// answer sends the beginning of each datagram back the way it came, without a checksum.
 func answer(ctx context.Context, known func(netip.Addr) bool) error {
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{Port: Port})
 	if err != nil {
@@ -30,11 +31,12 @@ func answer(ctx context.Context, known func(netip.Addr) bool) error {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if err := control(conn, func(fd int) error { return noChecksum(fd, true) }); err != nil {
+	if err := control(conn, func(fd int) error { return errors.Join(noChecksum(fd, true), tellWay(fd)) }); err != nil {
 		return fmt.Errorf("self-test: %w", err)
 	}
+	way := make([]byte, 128)
 	for buffer := make([]byte, 1<<16); ; {
-		n, from, err := conn.ReadFromUDPAddrPort(buffer)
+		n, told, _, from, err := conn.ReadMsgUDPAddrPort(buffer, way)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -43,8 +45,15 @@ func answer(ctx context.Context, known func(netip.Addr) bool) error {
 		case err != nil || n < answerSize || !known(from.Addr().Unmap()):
 			continue
 		}
-		_, _ = conn.WriteToUDPAddrPort(buffer[:answerSize], from) // who asked asks again
+		_, _, _ = conn.WriteMsgUDPAddrPort(buffer[:answerSize], way[:told], from) // who asked asks again
 	}
+}
+
+// tellWay has a socket tell the interface and the address that datagrams came to,
+// in a form that sends the answer from there.
+func tellWay(fd int) error {
+	return errors.Join(unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_PKTINFO, 1),
+		ignore4(unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1)))
 }
 
 // count takes what comes by TCP and says so when it was all there.

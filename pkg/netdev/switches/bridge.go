@@ -9,13 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/pkg/netdev"
 )
@@ -41,7 +39,7 @@ func (k Keeper) ensureInternal(s Switch, state *State) error {
 	if err != nil {
 		return err
 	}
-	if err := syncAddrs(link, s.Addrs); err != nil {
+	if err := netdev.SyncAddrs(link, s.Addrs, netdev.ScopeGlobal); err != nil {
 		return err
 	}
 	if err := k.believeNoRouter(InternalBridge); err != nil {
@@ -221,49 +219,4 @@ func defaultPort() (string, error) {
 		return "", nil
 	}
 	return links[i].Name, nil
-}
-
-// syncAddrs makes want the global addresses of a link.
-func syncAddrs(link netlink.Link, want []netip.Prefix) error {
-	have, err := globalAddrs(link)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, p := range want {
-		if slices.ContainsFunc(have, func(a netlink.Addr) bool { return a.IPNet.String() == p.String() }) {
-			continue
-		}
-		addr := &netlink.Addr{IPNet: ipNet(p)}
-		if p.Addr().Is6() {
-			addr.Flags = unix.IFA_F_NODAD
-		}
-		if err := netlink.AddrReplace(link, addr); err != nil {
-			errs = append(errs, fmt.Errorf("add address %s: %w", p, err))
-		}
-	}
-	for _, a := range have {
-		if slices.ContainsFunc(want, func(p netip.Prefix) bool { return a.IPNet.String() == p.String() }) {
-			continue
-		}
-		if err := netlink.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			errs = append(errs, fmt.Errorf("remove address %s: %w", a.IPNet, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// globalAddrs lists a link's addresses but those that the kernel makes for itself.
-func globalAddrs(link netlink.Link) ([]netlink.Addr, error) {
-	addrs, err := netdev.Dump(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
-	if err != nil {
-		return nil, fmt.Errorf("list addresses of %s: %w", link.Attrs().Name, err)
-	}
-	return slices.DeleteFunc(addrs, func(a netlink.Addr) bool {
-		return a.Scope == unix.RT_SCOPE_LINK && a.IP.IsLinkLocalUnicast() && a.IP.To4() == nil
-	}), nil
-}
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

@@ -83,7 +83,7 @@ func enslave(port, bridge netlink.Link) error {
 	if err != nil {
 		return err
 	}
-	return dropAddrs(port)
+	return netdev.SyncAddrs(port, nil, netdev.ScopeGlobal)
 }
 
 // handOver gives one link the other's addresses and routes: all, or none. The
@@ -132,7 +132,7 @@ func release(port, bridge netlink.Link) error {
 	if err := handOver(bridge, port); err != nil {
 		return err
 	}
-	if err := dropAddrs(bridge); err != nil {
+	if err := netdev.SyncAddrs(bridge, nil, netdev.ScopeGlobal); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetNoMaster(port); err != nil {
@@ -166,21 +166,6 @@ func releaseOthers(keep string) error {
 		return nil
 	}
 	return before.restore(bridge)
-}
-
-// dropAddrs takes all addresses from a link.
-func dropAddrs(link netlink.Link) error {
-	addrs, err := globalAddrs(link)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, a := range addrs {
-		if err := netlink.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			errs = append(errs, fmt.Errorf("remove address %s from %s: %w", a.IPNet, link.Attrs().Name, err))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // moveRoutes has all routes over one link, but those that come with an address,

@@ -24,6 +24,7 @@ type Node struct {
 	ExternalIPs []netip.Addr
 	PodCIDRs    []netip.Prefix
 	NICs        []RemoteNIC // as the node itself reports them; none if it doesn't
+	NoTunnel    bool        // it reports that it has no tunnel, so far
 }
 
 // Input is all that a plan is made from.
@@ -42,7 +43,10 @@ type Network struct {
 	Underlay   int  // index of the NIC that nodes are reached by; 0 if there is none
 	NeedTunnel bool // a VXLAN device is wanted
 	TunnelMTU  int
-	PodMTU     int
+	// TunnelAddrs are this node's own on the tunnel, by which others test it: the
+	// first of each of its pod ranges, which no pod gets.
+	TunnelAddrs []netip.Addr
+	PodMTU      int
 
 	KernelRoutes []netdev.Route
 	Fixed        map[netdev.Neighbour][6]byte // neighbours with a MAC address that nobody has to be asked for
@@ -126,6 +130,14 @@ func (b *builder) underlay() {
 func (b *builder) local() {
 	for _, p := range b.self.PodCIDRs {
 		b.route(datapath.Route{Prefix: p, Kind: datapath.RouteLocalPods, Node: b.self.Name})
+		addr, ok := TunnelAddr(p)
+		if !ok {
+			continue
+		}
+		b.net.TunnelAddrs = append(b.net.TunnelAddrs, addr)
+		if b.in.Tunnel != 0 {
+			b.route(datapath.Route{Prefix: host(addr), Kind: datapath.RouteSelf, Node: b.self.Name})
+		}
 	}
 	for _, p := range b.in.Config.PodCIDRs {
 		b.route(datapath.Route{Prefix: p, Kind: datapath.RoutePods})
@@ -204,11 +216,19 @@ func (b *builder) reported(n Node) {
 	}
 }
 
+// TunnelAddr is the address on its tunnel of the node that has this pod range, if
+// the range has one that is no pod's.
+func TunnelAddr(p netip.Prefix) (netip.Addr, bool) {
+	return p.Masked().Addr(), p.Addr().BitLen()-p.Bits() >= 2
+}
+
 // pods plans the way to one of the node's pod ranges: natively where the node
-// has an address of that family on a network of ours, else by the tunnel.
+// has an address of that family on a network of ours, else by the tunnel. Where
+// the tunnel is wanted everywhere, a node that has none yet is spoken to natively
+// until it has: nodes change their mode one after the other.
 func (b *builder) pods(n Node, p netip.Prefix) {
 	is4 := p.Addr().Is4()
-	if b.in.Config.Routing.Mode != config.RoutingVXLAN {
+	if b.in.Config.Routing.Mode != config.RoutingVXLAN || n.NoTunnel {
 		for _, addr := range n.InternalIPs {
 			if on, ok := b.onLink(addr); ok && addr.Is4() == is4 {
 				b.route(datapath.Route{Prefix: p, Kind: datapath.RouteNative, Node: n.Name, NextHop: addr, IfIndex: on.Index, MTU: on.MTU})
@@ -345,7 +365,7 @@ func (b *builder) nat() {
 			b.net.NAT.NICs = append(b.net.NAT.NICs, nat.NIC{Index: n.Index, Addrs: addrs})
 		}
 	}
-	if b.net.NeedTunnel {
+	if b.net.NeedTunnel || b.in.Tunnel != 0 {
 		b.net.NAT.TunnelLinks = slices.Clone(b.net.NAT.Links)
 		for _, p := range b.net.Peers {
 			if !slices.Contains(b.net.NAT.TunnelLinks, p.IfIndex) {

@@ -5,9 +5,11 @@ package plan
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
+	"github.com/patchbay-net/patchbay/pkg/netdev"
 	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
 )
 
@@ -36,4 +38,9 @@ func RemoteNICs(state *v1alpha1.NodeNetworkState) []RemoteNIC {
 		nics = append(nics, out)
 	}
 	return nics
+}
+
+// HasTunnel tells whether a node reports that it takes packets by the tunnel.
+func HasTunnel(state *v1alpha1.NodeNetworkState) bool {
+	return slices.ContainsFunc(state.Status.NICs, func(n v1alpha1.NICState) bool { return n.Name == netdev.TunnelName && n.Carrier })
 }

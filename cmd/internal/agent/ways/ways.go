@@ -20,10 +20,12 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/netdev"
 	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
 	"github.com/patchbay-net/patchbay/pkg/netdev/selftest"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
 	"github.com/patchbay-net/patchbay/pkg/source"
 	"github.com/patchbay-net/patchbay/pkg/source/durable"
 )
@@ -54,7 +56,7 @@ func New(path string, log *slog.Logger) *Tester {
 
 // Part follows nodes and NICs.
 func (s *Tester) Part() parts.Part {
-	return parts.Part{Name: "selftest", Kinds: []source.Kind{source.KindNode}, Sync: s.sync}
+	return parts.Part{Name: "selftest", Kinds: []source.Kind{source.KindNode, source.KindIPBlock}, Sync: s.sync}
 }
 
 func (s *Tester) sync(_ context.Context, v parts.Objects) error {
@@ -73,22 +75,25 @@ func (s *Tester) sync(_ context.Context, v parts.Objects) error {
 	return nil
 }
 
-// waysTo are the ways to the other nodes that lead over a network of ours, and
-// the addresses of all nodes.
+// waysTo are the ways to the other nodes, over each network of ours and by the
+// tunnel, and the addresses of all nodes.
 func waysTo(v parts.Objects) (ways []selftest.Way, known map[netip.Addr]bool) {
 	known = map[netip.Addr]bool{}
 	for _, o := range source.List[*corev1.Node](v.Store, source.KindNode) {
-		for _, a := range o.Status.Addresses {
-			to, err := netip.ParseAddr(a.Address)
-			if err != nil || a.Type != corev1.NodeInternalIP {
-				continue
-			}
+		internal, tunnel := internalIPs(o), tunnelAddrs(v, o)
+		for _, to := range slices.Concat(internal, tunnel) {
 			known[to] = true
-			if o.Name == v.Node {
-				continue
+		}
+		if o.Name == v.Node {
+			continue
+		}
+		for _, n := range v.NICs {
+			over, addrs := n.Role != nic.Ignored, internal
+			if n.Name == netdev.TunnelName {
+				over, addrs = true, tunnel
 			}
-			for _, n := range v.NICs {
-				if from, ok := addrTowards(n.Link, to); ok && n.Role != nic.Ignored && n.Carrier {
+			for _, to := range addrs {
+				if from, ok := addrTowards(n.Link, to); ok && over && n.Carrier {
 					ways = append(ways, selftest.Way{NIC: n.Name, MTU: n.MTU, From: from, To: to, Node: o.Name})
 				}
 			}
@@ -97,10 +102,37 @@ func waysTo(v parts.Objects) (ways []selftest.Way, known map[netip.Addr]bool) {
 	return ways, known
 }
 
-// addrTowards returns a link's address on the subnet of another.
+func internalIPs(o *corev1.Node) (list []netip.Addr) {
+	for _, a := range o.Status.Addresses {
+		if addr, err := netip.ParseAddr(a.Address); err == nil && a.Type == corev1.NodeInternalIP {
+			list = append(list, addr)
+		}
+	}
+	return list
+}
+
+// tunnelAddrs are a node's on its tunnel, as far as pods' ranges tell.
+func tunnelAddrs(v parts.Objects, o *corev1.Node) (list []netip.Addr) {
+	ranges := o.Spec.PodCIDRs
+	for _, b := range source.List[*v1alpha1.IPBlock](v.Store, source.KindIPBlock) {
+		if b.Spec.Node == o.Name {
+			ranges = append(slices.Clip(ranges), b.Spec.CIDR)
+		}
+	}
+	for _, text := range ranges {
+		p, err := netip.ParsePrefix(text)
+		if addr, ok := plan.TunnelAddr(p); err == nil && ok {
+			list = append(list, addr)
+		}
+	}
+	return list
+}
+
+// addrTowards returns a link's address that packets to another have: that on its
+// subnet, by the tunnel any of the family.
 func addrTowards(l netdev.Link, to netip.Addr) (netip.Addr, bool) {
 	for _, p := range l.Addrs {
-		if p.Contains(to) && !p.IsSingleIP() {
+		if p.Contains(to) && !p.IsSingleIP() || l.Name == netdev.TunnelName && p.Addr().Is4() == to.Is4() {
 			return p.Addr(), true
 		}
 	}
@@ -145,6 +177,9 @@ func (s *Tester) test(ctx context.Context) {
 	ways := slices.Clone(s.ways)
 	s.mu.Unlock()
 	for _, w := range ways {
+		if !inUse(w) {
+			continue
+		}
 		o := selftest.Run(ctx, w)
 		if ctx.Err() != nil {
 			return
@@ -157,6 +192,12 @@ func (s *Tester) test(ctx context.Context) {
 		}
 		s.Problem(fmt.Sprintf("nic/%s to %s", w.NIC, w.To), o.Err)
 	}
+}
+
+// inUse tells whether a way is the kernel's: a node is behind the tunnel or it isn't.
+func inUse(w selftest.Way) bool {
+	link, err := netdev.LinkIndex(w.NIC)
+	return w.NIC != netdev.TunnelName || err == nil && link != 0 && netdev.Way(w.To) == link
 }
 
 // remember keeps for the next agents why an offload is off.
