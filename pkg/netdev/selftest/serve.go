@@ -23,6 +23,9 @@ func Serve(ctx context.Context, known func(netip.Addr) bool) error {
 	return group.Wait()
 }
 
+// firstPort is the first that one who asks may have.
+const firstPort = 1024
+
 // answer sends the beginning of each datagram back the way it came, without a checksum.
 func answer(ctx context.Context, known func(netip.Addr) bool) error {
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{Port: Port})
@@ -42,8 +45,8 @@ func answer(ctx context.Context, known func(netip.Addr) bool) error {
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("self-test: %w", err)
-		case err != nil || n < answerSize || !known(from.Addr().Unmap()):
-			continue
+		case err != nil || n < answerSize || from.Port() == Port || from.Port() < firstPort || !known(from.Addr().Unmap()):
+			continue // no server's port is answered: two that answer each other never end
 		}
 		_, _, _ = conn.WriteMsgUDPAddrPort(buffer[:answerSize], way[:told], from) // who asked asks again
 	}
