@@ -96,7 +96,8 @@ type Reconciler struct {
 	triggers triggers        // of endpoints whose change is not in force yet
 	waiting  []chan struct{} // closed once the frontends are in force
 	view     view
-	awaited  map[netdev.Neighbour]bool // whose MAC address matters
+	told     map[string][]plan.RemoteNIC // nodes' NICs, as their agents tell
+	awaited  map[netdev.Neighbour]bool   // whose MAC address matters
 
 	// The loop's own.
 	nics     []nic.NIC
@@ -251,6 +252,7 @@ func (r *Reconciler) pass() (failed part) {
 		{partServices, "services", r.syncServices, false},
 		{partRules, "masquerade", r.syncRules, false},
 	}
+	r.others.Begin()
 	known := r.objectsKnown()
 	for _, s := range steps {
 		if !known && !s.blind || !r.take(s.part) {
@@ -298,6 +300,15 @@ func (r *Reconciler) SetSuspect(nodes map[string]bool) {
 	r.services.SetSuspect(nodes)
 	r.mu.Unlock()
 	r.touch(partServices)
+}
+
+// SetRemoteNICs says what the nodes' agents tell of their NICs; of those that are
+// not heard the objects do.
+func (r *Reconciler) SetRemoteNICs(told map[string][]plan.RemoteNIC) {
+	r.mu.Lock()
+	r.told = told
+	r.mu.Unlock()
+	r.touch(partNetwork)
 }
 
 // Problem notes what is wrong with something beside the reconciler, or with nil

@@ -27,6 +27,9 @@ func (r *Reconciler) syncServices() error {
 	if r.OnServices != nil {
 		r.OnServices(checks)
 	}
+	if !r.seen().computed {
+		r.others.MarkAll() // early parts were run without
+	}
 	r.update(func(v *view) { v.entries, v.computed = entries, true })
 	// What a full map refuses of single Services is theirs; the rest is in force.
 	refused, err := datapath.Refused(r.Datapath.SetServices(entries))

@@ -67,14 +67,19 @@ func signal(s syscall.Signal) func(*Lab, *Machine) func() {
 	}
 }
 
-// KillAgent ends the agent with a signal, also a stopped one.
+// KillAgent ends the agent with a signal, also a stopped one. One that doesn't end
+// by it within 10 s is made to say in its log what it does.
 func (m *Machine) KillAgent(s syscall.Signal) {
 	_ = m.Agent().Signal(s)
 	m.continueAgent()
+	patience := time.After(10 * time.Second)
 	for {
 		select {
 		case <-m.Agent().Done():
 			return
+		case <-patience:
+			m.lab.tb.Logf("the agent of %s doesn't end by %v", m.Name, s)
+			_ = m.Agent().Signal(syscall.SIGQUIT)
 		case <-time.After(10 * time.Millisecond):
 			m.continueAgent()
 		}

@@ -23,6 +23,7 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/netdev/watch"
 	"github.com/patchbay-net/patchbay/pkg/reconcile"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/addresses"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
 )
 
 // announcer is the agent's part in LoadBalancer addresses: it answers for those
@@ -46,6 +47,7 @@ func newAnnouncer(cfg config.Config, dp addresses.Datapath, log *slog.Logger) (*
 		Node: cfg.NodeName, Port: cfg.Gossip.Port, Key: key, Expiry: time.Duration(cfg.LoadBalancer.AnnouncementExpiry), Datapath: dp, Log: log,
 		Note:    func(object string, err error) { a.r.Problem(object, err) },
 		Suspect: func(nodes map[string]bool) { a.r.SetSuspect(nodes) },
+		NICs:    func(told map[string][]plan.RemoteNIC) { a.r.SetRemoteNICs(told) },
 		Moved:   func(holder.Address) { a.wake(search.PartName) }, // it watches over what is held
 		Proxied: probe.Proxied,
 	})

@@ -22,10 +22,23 @@ type Standing struct {
 	Steady bool
 	// Told: what follows was told by the node; else the objects must do.
 	Told bool
-	// Subnets of the external NICs that work.
+	// Subnets of the external NICs that work, and of each by its name.
 	Subnets []netip.Prefix
+	NICs    map[string][]netip.Prefix
 	// Why says what is wrong with it, "" if nothing is.
 	Why string
+}
+
+// On returns the subnets of the working NICs of these names; none: of all.
+func (s Standing) On(names []string) []netip.Prefix {
+	if len(names) == 0 {
+		return s.Subnets
+	}
+	subnets := []netip.Prefix{}
+	for _, name := range names {
+		subnets = append(subnets, s.NICs[name]...)
+	}
+	return subnets
 }
 
 // Alive are the members that can take an address over now.
@@ -92,7 +105,7 @@ func (g *Standings) Judge(v heartbeat.View, leaving bool) map[string]Standing {
 
 // judge judges a node by what it tells of itself.
 func judge(node string, s heartbeat.State, alive bool, cut map[nicOf]bool) Standing {
-	st := Standing{Alive: alive, Told: true, Subnets: []netip.Prefix{}}
+	st := Standing{Alive: alive, Told: true, Subnets: []netip.Prefix{}, NICs: map[string][]netip.Prefix{}}
 	var faults []string
 	for _, n := range s.NICs {
 		switch {
@@ -102,7 +115,7 @@ func judge(node string, s heartbeat.State, alive bool, cut map[nicOf]bool) Stand
 		case cut[nicOf{node, n.Name}]:
 			faults = append(faults, "NIC "+n.Name+" is cut off: the others hear each other on it, or the outside, and not this node")
 		default:
-			st.Subnets = append(st.Subnets, n.Addrs...)
+			st.Subnets, st.NICs[n.Name] = append(st.Subnets, n.Addrs...), n.Addrs
 		}
 	}
 	if len(st.Subnets) == 0 && faults == nil {

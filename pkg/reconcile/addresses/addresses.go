@@ -10,7 +10,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -52,6 +54,8 @@ type Options struct {
 	Note func(object string, err error)
 	// Suspect is told the nodes that are likely dead, after each change.
 	Suspect func(map[string]bool)
+	// NICs is told what the nodes' agents tell of their NICs, after each change.
+	NICs func(map[string][]plan.RemoteNIC)
 	// Moved is told of each address that came or went, if set.
 	Moved func(holder.Address)
 	// Proxied tells whether a MAC answers for any address: a router, no stranger.
@@ -81,7 +85,8 @@ type Addresses struct {
 	choices map[netip.Addr]choice
 	probes  []question // to be asked
 	suspect map[string]bool
-	macs    map[[6]byte]bool // of nodes, as the objects have them
+	remote  map[string][]plan.RemoteNIC // as told
+	macs    map[[6]byte]bool            // of nodes, as the objects have them
 }
 
 // New returns addresses that are held already if an earlier agent's are.
@@ -159,7 +164,9 @@ func (a *Addresses) follow(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-a.changed:
-			a.tellSuspects()
+			view := a.Heartbeat.View()
+			a.tellSuspects(view)
+			a.tellNICs(view)
 			continue
 		case <-a.relink:
 		case <-again.C:
@@ -238,9 +245,8 @@ func (a *Addresses) links() []heartbeat.Link {
 }
 
 // tellSuspects names the nodes that are dead as far as can be told from here.
-func (a *Addresses) tellSuspects() {
+func (a *Addresses) tellSuspects(view heartbeat.View) {
 	suspect := map[string]bool{}
-	view := a.Heartbeat.View()
 	if view.Settled {
 		for name, p := range view.Peers {
 			if p.Node == heartbeat.Dead {
@@ -249,14 +255,29 @@ func (a *Addresses) tellSuspects() {
 		}
 	}
 	a.mu.Lock()
-	same := len(suspect) == len(a.suspect)
-	for name := range suspect {
-		same = same && a.suspect[name]
-	}
+	same := maps.Equal(suspect, a.suspect)
 	a.suspect = suspect
 	a.mu.Unlock()
 	if !same {
 		a.Suspect(suspect)
+	}
+}
+
+// tellNICs tells of the nodes' NICs: they know sooner than the objects that one
+// has another MAC, and without an API server.
+func (a *Addresses) tellNICs(view heartbeat.View) {
+	remote := map[string][]plan.RemoteNIC{}
+	for name, p := range view.Peers {
+		for _, n := range p.State.NICs {
+			remote[name] = append(remote[name], plan.RemoteNIC{MAC: n.MAC, Addrs: n.Addrs, External: n.External, Carrier: n.Carrier})
+		}
+	}
+	a.mu.Lock()
+	same := reflect.DeepEqual(remote, a.remote)
+	a.remote = remote
+	a.mu.Unlock()
+	if !same {
+		a.NICs(remote)
 	}
 }
 

@@ -142,22 +142,23 @@ func (a *Addresses) plan(standings map[string]holder.Standing) []holder.Want {
 	if !a.known {
 		return nil
 	}
-	nodes := slices.Clone(a.nodes)
-	for i := range nodes {
-		if st := standings[nodes[i].Name]; st.Told {
-			nodes[i].Subnets = st.Subnets
-		}
-	}
-	own := standings[a.Node].Subnets
+	own := standings[a.Node]
+	working := slices.DeleteFunc(slices.Clone(a.nics), func(n nic.NIC) bool { return own.NICs[n.Name] == nil })
 	wants := make([]holder.Want, 0, len(a.wishes))
 	choices := make(map[netip.Addr]choice, len(a.wishes))
 	for i := range a.wishes {
 		w := &a.wishes[i]
+		nodes := slices.Clone(a.nodes)
+		for i := range nodes {
+			if st := standings[nodes[i].Name]; st.Told {
+				nodes[i].Subnets = st.On(w.NICs)
+			}
+		}
 		steady := holder.Steady(standings)
 		best := announce.Choose(w.Request, nodes, steady)
 		want := holder.Want{Addr: w.Addr, Order: announce.Order(w.Request, nodes, holder.Alive(standings)), Best: steady.Best(best)}
 		c := choice{Choice: best}
-		if on, ok := w.NIC(a.nics); ok && (on.Role&nic.External == 0 || slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Contains(w.Addr) })) {
+		if on, ok := w.NIC(working); ok {
 			want.Link = on.Index
 			c.link, c.nic = on.Index, on.Name
 		}

@@ -66,20 +66,22 @@ type Options struct {
 type Set struct {
 	Options
 	mu      sync.Mutex
+	pass    int // that is under way, or was last
 	runners []*runner
 }
 
 type runner struct {
 	Part
-	due  bool // at the end of the pass
-	wake chan struct{}
+	due    bool // at the end of the pass
+	marked int  // in this pass, last
+	wake   chan struct{}
 }
 
 // New returns a set, in which everything is to be run once.
 func New(o Options) *Set {
 	s := &Set{Options: o}
 	for _, p := range o.Parts {
-		s.runners = append(s.runners, &runner{Part: p, due: true, wake: make(chan struct{}, 1)})
+		s.runners = append(s.runners, &runner{Part: p, due: true, marked: -1, wake: make(chan struct{}, 1)})
 	}
 	return s
 }
@@ -105,17 +107,28 @@ func (s *Set) mark(which func(*runner) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.runners {
-		r.due = r.due || which(r)
+		if which(r) {
+			r.due, r.marked = true, s.pass
+		}
 	}
 }
 
+// Begin says that a pass begins.
+func (s *Set) Begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pass++
+}
+
 // Release runs what is marked; before all objects are known, only early parts.
+// What was marked while the pass was under way, which may have looked before, is
+// run again after the next.
 func (s *Set) Release(known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.runners {
 		if r.due && (known || r.Early) {
-			r.due = false
+			r.due = r.marked == s.pass
 			r.signal()
 		}
 	}

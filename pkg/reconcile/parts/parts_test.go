@@ -54,16 +54,23 @@ func TestSet(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()
-		s.Release(false)
+		pass := func(during func()) {
+			s.Begin()
+			during()
+			s.Release(known)
+		}
+		nothing := func() {}
+		pass(nothing)
 		s.Wake("pools") // too early
 		time.Sleep(time.Second)
 		known = true
-		s.Release(true)
-		s.Release(true)
+		pass(nothing)
+		pass(nothing)
 		time.Sleep(10 * time.Second)
-		s.Mark(source.KindIPPool)
-		s.Release(true)
+		pass(func() { s.Mark(source.KindIPPool) }) // it may have been looked at already
 		time.Sleep(time.Second)
+		pass(nothing)
+		pass(nothing)
 		s.Wake("early")
 		time.Sleep(time.Second)
 		cancel()
@@ -72,7 +79,7 @@ func TestSet(t *testing.T) {
 		}
 		want := map[string][]time.Duration{
 			"early":   {0, 12 * time.Second},
-			"pools":   {time.Second, 11 * time.Second},
+			"pools":   {time.Second, 11 * time.Second, 12 * time.Second},
 			"failing": {time.Second, time.Second + retryFirst, time.Second + 3*retryFirst},
 		}
 		if diff := cmp.Diff(want, l.ran); diff != "" {

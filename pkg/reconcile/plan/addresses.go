@@ -78,12 +78,12 @@ func (w *Wish) add(s Balanced) {
 	}
 }
 
-// NIC picks the NIC to answer on: external or named, with carrier and an address
-// on the network.
+// NIC picks the NIC to answer on: external, one of those named if any are, with
+// carrier and an address on the network.
 func (w *Wish) NIC(nics []nic.NIC) (nic.NIC, bool) {
 	for _, n := range slices.SortedFunc(slices.Values(nics), func(x, y nic.NIC) int { return cmp.Compare(x.Index, y.Index) }) {
-		wanted := len(w.NICs) == 0 && n.Role&nic.External != 0 || slices.Contains(w.NICs, n.Name) && n.Role != nic.Ignored
-		if wanted && n.Carrier && n.OnSubnet(w.Addr) {
+		named := len(w.NICs) == 0 || slices.Contains(w.NICs, n.Name)
+		if named && n.Role&nic.External != 0 && n.Carrier && n.OnSubnet(w.Addr) {
 			return n, true
 		}
 	}

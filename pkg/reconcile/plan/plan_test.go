@@ -212,6 +212,13 @@ func TestAddresses(t *testing.T) {
 	if on, ok := got[0].NIC(nics); !ok || on.Name != "eth3" {
 		t.Errorf("NIC %+v, want eth3", on)
 	}
+	for _, named := range []string{"eth3", "eth0,eth3", "eth9"} {
+		w := got[0]
+		w.NICs = strings.Split(named, ",")
+		if on, ok := w.NIC(nics); ok != (named != "eth9") || ok && on.Name != "eth3" {
+			t.Errorf("announced on %s only: %+v, want eth3 if that is named", named, on)
+		}
+	}
 	nics[1].Carrier = false
 	if on, ok := got[0].NIC(nics); ok {
 		t.Errorf("without carrier: %+v, want none", on)

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package addresses
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/patchbay-net/patchbay/pkg/announce"
+	"github.com/patchbay-net/patchbay/pkg/announce/heartbeat"
+	"github.com/patchbay-net/patchbay/pkg/announce/holder"
+	"github.com/patchbay-net/patchbay/pkg/netdev"
+	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
+)
+
+// TestPlan: who can have an address and on which NIC here, by what the nodes tell
+// of their NICs and by what its Services ask for.
+func TestPlan(t *testing.T) {
+	told := func(number byte, names ...string) heartbeat.State {
+		var s heartbeat.State
+		for i, name := range names {
+			s.NICs = append(s.NICs, heartbeat.NIC{Name: name, External: true, Carrier: true,
+				Addrs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 0, 10*byte(i+1) + number}), 24)}})
+		}
+		return s
+	}
+	unplugged := told(1, "lan1", "lan2")
+	unplugged.NICs[0].Carrier = false
+	for _, tt := range []struct {
+		name     string
+		own      heartbeat.State
+		wish     plan.Wish
+		excluded []string
+		order    []string
+		fixed    int // so many of them have their places by more than the hash
+		link     int
+	}{
+		{"all", told(1, "lan1", "lan2"), plan.Wish{}, nil, []string{"a", "b", "c"}, 0, 1},
+		{"its first NIC is unplugged", unplugged, plan.Wish{}, nil, []string{"a", "b", "c"}, 0, 2},
+		{"on the second NIC", told(1, "lan1", "lan2"), plan.Wish{NICs: []string{"lan2"}}, nil, []string{"a", "b"}, 0, 2},
+		{"on a NIC that only others have", told(1, "lan1"), plan.Wish{NICs: []string{"lan2"}}, nil, []string{"b"}, 0, 0},
+		{"on one that nobody has", told(1, "lan1"), plan.Wish{NICs: []string{"lan9"}}, nil, nil, 0, 0},
+		{"one is left out", told(1, "lan1"), plan.Wish{}, []string{"a"}, []string{"b", "c", "a"}, 3, 1},
+		{"all are left out", told(1, "lan1"), plan.Wish{}, []string{"a", "b", "c"}, []string{"a", "b", "c"}, 0, 1},
+		{"preferred", told(1, "lan1"), plan.Wish{Request: announce.Request{Preferred: []string{"c"}}}, nil, []string{"c", "a", "b"}, 1, 1},
+		{"where its endpoint is", told(1, "lan1"), plan.Wish{Request: announce.Request{Local: []string{"b"}}}, nil, []string{"b", "a", "c"}, 1, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := quiet(t)
+			tt.wish.Addr = vip(100)
+			a.known, a.wishes = true, []plan.Wish{tt.wish}
+			for _, name := range []string{"a", "b", "c"} {
+				a.nodes = append(a.nodes, announce.Node{Name: name, Excluded: slices.Contains(tt.excluded, name)})
+			}
+			for i, n := range tt.own.NICs {
+				a.nics = append(a.nics, nic.NIC{Link: netdev.Link{Index: i + 1, Name: n.Name, Carrier: n.Carrier, Addrs: n.Addrs}, Role: nic.External})
+			}
+			peer := func(s heartbeat.State) heartbeat.Peer { return heartbeat.Peer{Agent: true, Known: true, State: s} }
+			want := a.plan(holder.NewStandings("a").Judge(heartbeat.View{Own: tt.own, Settled: true, Peers: map[string]heartbeat.Peer{
+				"b": peer(told(2, "lan1", "lan2")), "c": peer(told(3, "lan1")),
+			}}, false))[0]
+			for _, rest := range [][]string{want.Order[min(tt.fixed, len(want.Order)):], tt.order[min(tt.fixed, len(tt.order)):]} {
+				slices.Sort(rest)
+			}
+			if !slices.Equal(want.Order, tt.order) || want.Link != tt.link {
+				t.Errorf("order %v, on NIC %d; want %v, on %d", want.Order, want.Link, tt.order, tt.link)
+			}
+		})
+	}
+}
