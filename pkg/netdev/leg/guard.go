@@ -139,8 +139,8 @@ func guardProgram(mac [6]byte, own []netip.Addr) []unix.SockFilter {
 // untagged drops frames of a VLAN, which an external switch would hand to its port.
 // VLAN 0 is a priority alone.
 func untagged() []unix.SockFilter {
-	const offset = 1 << 32 // loads at negative offsets are of what goes with the frame
-	return []unix.SockFilter{load(unix.BPF_W, offset+unix.SKF_AD_OFF+unix.SKF_AD_VLAN_TAG), and(0xfff), equal(0, 1, 0), ret(actShot)}
+	const vlanTag = 0xfffff000 + 44 // a load from there is of what goes with the frame: SKF_AD_OFF + SKF_AD_VLAN_TAG
+	return []unix.SockFilter{load(unix.BPF_W, vlanTag), and(0xfff), equal(0, 1, 0), ret(actShot)}
 }
 
 // linkLocal is the address that the kernel derives from a MAC address.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -177,29 +178,83 @@ func TestGuardTags(t *testing.T) {
 			"three": "8100 0000 8100 0000 8100 0000 ",
 		} {
 			here.Exec(t, "ip", "neigh", "replace", "172.31.0.99", "lladdr", "02:00:00:00:00:77", "nud", "stale", "dev", "pb-int")
-			frame, err := hex.DecodeString(strings.ReplaceAll("ffffffffffff 020000000009 "+tags+claim, " ", ""))
-			if err != nil {
-				t.Fatal(err)
-			}
-			inside.Run(t, func() {
-				nic, err := net.InterfaceByName("eth0")
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				c, err := packet.Listen(nic, packet.Raw, 0x88b5, nil)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				defer c.Close()
-				if _, err := c.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]}); err != nil {
-					t.Error(err)
-				}
-			})
+			sendFrames(t, inside, tags+claim)
 			inside.Exec(t, "ping", "-c2", "-i0.1", "-W2", "172.31.0.1") // it has come by then
 			if out := here.Exec(t, "ip", "neigh", "show", "172.31.0.99"); strings.Contains(out, "02:00:00:00:00:09") {
 				t.Errorf("tags %s: the claim got through: %s", name, out)
+			}
+		}
+	})
+}
+
+// TestGuardVLAN: a leg sends nothing into another VLAN, nor by another link-local
+// address than its own, which it does use.
+func TestGuardVLAN(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		here, inside, l := setup(t)
+		inside.Sysctl(t, "net/ipv6/conf/default/addr_gen_mode", "1") // none: the leg has its own all the same
+		other := netlab.New(t)
+		netlab.Wire(t, here, "pbother", other, "eth0")
+		here.Exec(t, "ip", "link", "set", "pbother", "master", "pb-int")
+		l.Guard = true
+		if _, err := Create(l); err != nil {
+			t.Fatal(err)
+		}
+		if out := inside.Exec(t, "ip", "-6", "addr", "show", "dev", "eth0"); !strings.Contains(out, linkLocal(l.MAC).String()+"/64") {
+			t.Errorf("want the link-local address %s: %s", linkLocal(l.MAC), out)
+		}
+		const local = 0x88b5 // an EtherType for experiments
+		var seen []byte
+		other.Run(t, func() {
+			nic, err := net.InterfaceByName("eth0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := packet.Listen(nic, packet.Raw, local, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			sendFrames(t, inside, "8100 0005 88b5 0500", "8100 2000 88b5 2000", "88b5 0100")
+			if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			for buf := make([]byte, 1500); !slices.Contains(seen, 1); {
+				n, _, err := c.ReadFrom(buf)
+				if err != nil {
+					t.Fatal(err)
+				}
+				seen = append(seen, buf[:n][14])
+			}
+		})
+		if slices.Contains(seen, 5) || !slices.Contains(seen, 0x20) {
+			t.Errorf("frames %x came through, want those of no VLAN and of a priority", seen)
+		}
+	})
+}
+
+// sendFrames sends broadcasts by the leg's MAC address.
+func sendFrames(t *testing.T, from *netlab.Namespace, frames ...string) {
+	t.Helper()
+	from.Run(t, func() {
+		nic, err := net.InterfaceByName("eth0")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		c, err := packet.Listen(nic, packet.Raw, 0x88b6, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		for _, text := range frames {
+			frame, err := hex.DecodeString(strings.ReplaceAll("ffffffffffff 020000000009 "+text, " ", ""))
+			if err == nil {
+				_, err = c.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]})
+			}
+			if err != nil {
+				t.Error(err)
 			}
 		}
 	})

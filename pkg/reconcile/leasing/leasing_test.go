@@ -170,6 +170,8 @@ func TestPlan(t *testing.T) {
 		{"the primary's name", []string{networks, "external@eth0"}, "error: annotation patchbay.net/networks: entry 1: interface eth0 is taken"},
 		{"no pool for the switch", []string{networks, "internal"}, "error: there is no pool of use Node for the switch internal: name one, or an address"},
 		{"a bare address of no pool", []string{networks, `[{"name":"external","ips":["198.51.100.1"]}]`}, "error: address 198.51.100.1 is in no pool of use Node, and the pod's namespace has no annotation patchbay.net/free-addresses: \"true\""},
+		{"an address of the other switch", []string{networks, `[{"name":"internal","ips":["192.0.2.11"]}]`}, "error: address 192.0.2.11 is of pool cameras, which is for the switch external, not for internal"},
+		{"a pool of the other switch", []string{networks, `[{"name":"internal","pools":["cameras"]}]`}, "error: pool cameras is for the switch external, not for internal"},
 		{"unknown key", []string{networks, `[{"name":"external","color":"red"}]`}, `error: annotation patchbay.net/networks: not a list of networks: json: unknown field "color"`},
 		{"bandwidth", []string{"kubernetes.io/ingress-bandwidth", "1M"}, "error: annotation kubernetes.io/ingress-bandwidth: bandwidth limits are not supported; chain a plugin that has them or take the annotation away"},
 	}

@@ -262,7 +262,7 @@ func (p *planner) fixed(addrs []netip.Addr, network func(netip.Addr) (netip.Pref
 func (p *planner) leg(l legWish) (agentapi.Leg, error) {
 	leg := agentapi.Leg{IfName: l.Interface, Bridge: l.kind.Bridge(), MAC: l.MAC, MTU: l.MTU}
 	for _, fixed := range l.addrs {
-		pool, err := p.fixedLeg(fixed)
+		pool, err := p.fixedLeg(l, fixed)
 		if err != nil {
 			return leg, err
 		}
@@ -278,6 +278,11 @@ func (p *planner) leg(l legWish) (agentapi.Leg, error) {
 	if len(names) == 0 {
 		return leg, refuse("there is no pool of use Node for the switch %s: name one, or an address", l.Name)
 	}
+	for _, name := range names {
+		if obj := p.pools[name]; obj != nil && !onSwitch(obj, l.kind) {
+			return leg, refuse("pool %s is for the switch %s, not for %s", name, strings.ToLower(string(obj.Spec.Switch)), l.Name)
+		}
+	}
 	for _, is4 := range []bool{true, false} {
 		if set := p.legPool(names, is4); len(set.Subnets) > 0 {
 			leg.Pools = append(leg.Pools, set)
@@ -286,9 +291,16 @@ func (p *planner) leg(l legWish) (agentapi.Leg, error) {
 	return leg, nil
 }
 
+// onSwitch tells whether a pool's addresses may be on a switch of that kind: it
+// says so, or nothing.
+func onSwitch(obj *v1alpha1.IPPool, kind switches.Kind) bool {
+	own, err := switches.ParseKind(string(obj.Spec.Switch))
+	return obj.Spec.Switch == "" || err == nil && own == kind
+}
+
 // fixedLeg takes one address on a switch: of a pool for nodes if it is in one,
 // else as it is, where the namespace permits that.
-func (p *planner) fixedLeg(fixed netip.Prefix) (agentapi.AddressPool, error) {
+func (p *planner) fixedLeg(l legWish, fixed netip.Prefix) (agentapi.AddressPool, error) {
 	a := fixed.Addr()
 	if err := p.barred(a, v1alpha1.UseNode); err != nil {
 		return agentapi.AddressPool{}, err
@@ -297,6 +309,9 @@ func (p *planner) fixedLeg(fixed netip.Prefix) (agentapi.AddressPool, error) {
 		network, ok := poolspec.Network(obj, a)
 		if !ok {
 			continue
+		}
+		if !onSwitch(obj, l.kind) {
+			return agentapi.AddressPool{}, refuse("address %s is of pool %s, which is for the switch %s, not for %s", a, name, strings.ToLower(string(obj.Spec.Switch)), l.Name)
 		}
 		has := slices.ContainsFunc(p.blocks, func(b block) bool { return b.pool == name && !b.draining && b.prefix.Contains(a) })
 		return p.fixed([]netip.Addr{a}, func(netip.Addr) (netip.Prefix, bool) { return network, has }), nil
