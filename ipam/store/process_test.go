@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 // helper does "allocate path name", "release path name" or "churn path name
 // rounds"; allocations are printed.
 func helper(args []string) error {
-	if slices.Contains([]string{"dual", "fixed", "gc"}, args[0]) {
+	if slices.Contains([]string{"dual", "fixed", "end", "gc"}, args[0]) {
 		return randomHelper(args)
 	}
 	s := New(args[1], Options{})

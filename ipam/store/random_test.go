@@ -72,6 +72,8 @@ func randomOp(r *rand.Rand, have oracle) []string {
 		return []string{"dual", name}
 	case n < 5:
 		return []string{"fixed", name, fmt.Sprintf("10.1.0.%d", 1+r.IntN(60))}
+	case n < 6 && len(names) > 0:
+		return []string{"end", names[r.IntN(len(names))]}
 	case n < 9 && len(names) > 0:
 		return []string{"release", names[r.IntN(len(names))]}
 	case len(names) > 4:
@@ -99,6 +101,8 @@ func killed(t *testing.T, after time.Duration, path string, args []string) bool 
 func (o oracle) apply(t *testing.T, op int, args []string, out string, err error) {
 	t.Helper()
 	switch args[0] {
+	case "end": // it is released some time later, or given again
+		must(t, err)
 	case "release":
 		must(t, err)
 		delete(o, args[1])
@@ -155,9 +159,13 @@ func (o oracle) compare(t *testing.T, op int, args []string, c Contents) {
 }
 
 // randomHelper does what the test's processes do: "dual path name", "fixed path
-// name address" or "gc path name…".
+// name address", "end path name" or "gc path name…".
 func randomHelper(args []string) error {
 	s := New(args[1], Options{InUse: func() (map[netip.Addr]string, error) { return nil, nil }})
+	if args[0] == "end" {
+		_, err := s.End(Key{args[2], "eth0"})
+		return err
+	}
 	v4, err4 := ipam.NewPool("4", ipam.Subnet{Prefix: netip.MustParsePrefix("10.1.0.0/26")})
 	v6, err6 := ipam.NewPool("6", ipam.Subnet{Prefix: netip.MustParsePrefix("fd00::/122")})
 	if err := errors.Join(err4, err6); err != nil {
