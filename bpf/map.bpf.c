@@ -19,4 +19,6 @@ const union {
 	enum sock_kind sock_kind;
 	enum flow_way flow_way;
 	enum flow_flags flow_flags;
+	enum move move;
+	enum rate_kind rate_kind;
 } *enums __attribute__((unused));

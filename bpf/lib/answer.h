@@ -26,25 +26,11 @@
 #include "maps.h"
 #include "packet.h"
 #include "parse.h"
+#include "rate.h"
 #include "send.h"
 #include "service.h"
 
 #define ANSWER_TTL 64
-
-/* One of this tick's answers, if there is one left. */
-static __always_inline int may_answer(void)
-{
-	__u32 zero = 0, now = service_ticks();
-	struct rate *r = bpf_map_lookup_elem(&rates, &zero);
-
-	if (!r)
-		return 0;
-	if (r->tick != now) {
-		r->tick = now;
-		r->sent = 0;
-	}
-	return r->sent++ < reject_rate;
-}
 
 static __always_inline int send_back(struct __sk_buff *skb, const struct pkt *p)
 {
@@ -216,7 +202,7 @@ __noinline int answer(struct __sk_buff *skb, struct pkt *p)
 	int v4 = p && p->family == 4;
 	__u32 plain = ETH_LEN + (v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
 
-	if (!p || p->flags & (PKT_LATER | PKT_ERROR) || p->tcp & TCP_RST || !may_answer())
+	if (!p || p->flags & (PKT_LATER | PKT_ERROR) || p->tcp & TCP_RST || !within_rate(RATE_ANSWERS, reject_rate))
 		return -1;
 	if (p->answer == ANSWER_TOO_BIG && !v4 && p->flags & PKT_FRAGMENT)
 		plain += sizeof(struct frag_hdr);

@@ -13,6 +13,7 @@
 #include "maps.h"
 #include "outside.h"
 #include "packet.h"
+#include "rate.h"
 #include "route.h"
 #include "send.h"
 #include "service.h"
@@ -127,6 +128,12 @@ static __always_inline __u32 choice_hash(const struct pkt *p, const struct front
 	return fe->affinity ? addr_hash(&p->t.saddr) : flow_hash(&p->t);
 }
 
+/* A datagram of its own backend. Fragments have to reach the same one. */
+static __always_inline bool is_single(const struct pkt *p, const struct frontend *fe)
+{
+	return fe->flags & FE_PACKET && !(p->flags & PKT_FRAGMENT);
+}
+
 /* The n-th try: the Service's choice, its next ones, then another source port. */
 __noinline int try_backend(struct pkt *p, struct frontend *fe, __u32 n)
 {
@@ -138,7 +145,7 @@ __noinline int try_backend(struct pkt *p, struct frontend *fe, __u32 n)
 
 	if (!p || !fe || !s)
 		return -DROP_BUG;
-	hash = flow_hash(&p->t);
+	hash = is_single(p, fe) ? bpf_get_prandom_u32() : flow_hash(&p->t);
 	sport = p->t.sport;
 	if (n < ATTEMPTS_BACKEND)
 		hash += n * 0x9e3779b9;
@@ -156,13 +163,19 @@ __noinline int try_backend(struct pkt *p, struct frontend *fe, __u32 n)
 	return ret;
 }
 
-/* Puts both entries of scratch in. */
-__noinline int place_flow(struct pkt *p)
+/* Puts both entries of scratch in; for single datagrams the answers' alone. */
+__noinline int place_flow(struct pkt *p, struct frontend *fe)
 {
 	__u32 zero = 0;
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
+	struct flow_key reply;
 
-	return p && s ? insert_flow(p, s) : -DROP_BUG;
+	if (!p || !fe || !s)
+		return -DROP_BUG;
+	if (!(fe->flags & FE_PACKET))
+		return insert_flow(p, s);
+	flow_pair(&reply, &s->forward, p->t.proto);
+	return insert_reply(p, &reply, &s->reply);
 }
 
 /* The packet is for frontend fe and of no known flow. */
@@ -179,12 +192,14 @@ __noinline int begin_flow(struct __sk_buff *skb, struct pkt *p, struct frontend 
 	ret = admit(p, fe);
 	if (ret)
 		return ret;
+	if (!within_rate(RATE_FLOWS, flow_rate))
+		return -DROP_FLOW_RATE;
 	for (__u32 n = 0; n < ATTEMPTS; n++) {
 		ret = try_backend(p, fe, n);
 		if (!ret && from_outside(p, &s->reply))
 			ret = as_node(skb, p, &s->forward);
 		if (!ret)
-			ret = place_flow(p);
+			ret = place_flow(p, fe);
 		if (ret != -DROP_PORT_CLASH)
 			break;
 	}

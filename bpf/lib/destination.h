@@ -9,6 +9,7 @@
 
 #include "answer.h"
 #include "begin.h"
+#include "direct.h"
 #include "echo.h"
 #include "known.h"
 #include "maps.h"
@@ -156,6 +157,8 @@ __noinline int from_network(struct __sk_buff *skb, struct pkt *p)
 			return no_pod(p);
 		if (!(p->flags & PKT_CLUSTER) && from_peer(p))
 			ret = remember_way(skb, p);
+		if (ret == -DROP_PORT_CLASH)
+			return begin_apart(skb, p);
 		return ret ? ret : deliver(skb, p, ep);
 	case ROUTE_NATIVE:
 	case ROUTE_TUNNEL:
@@ -166,6 +169,8 @@ __noinline int from_network(struct __sk_buff *skb, struct pkt *p)
 	case ROUTE_SELF:
 		if (!(p->flags & PKT_CLUSTER) && from_peer(p))
 			ret = remember_way(skb, p);
+		if (ret == -DROP_PORT_CLASH)
+			return begin_apart(skb, p);
 		return ret ? ret : VERDICT_PASS;
 	}
 	return VERDICT_PASS;

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * A pod that is a Service's client by packets may ask a backend of that flow
- * directly, from the same port: the answers' tuple is taken, and they would
- * seem to come from the Service.
+ * Flows to a backend itself that need another source port, since the tuple of
+ * their answers is another flow's. A pod that is a Service's client by packets
+ * asks a backend of that flow directly, from the same port: the answers would
+ * seem to come from the Service. Or another node sends what a client outside has
+ * asked another frontend from the same port.
  */
 #pragma once
 
@@ -30,18 +32,39 @@ __noinline int try_direct(struct pkt *p, __u32 n)
 	b.addr = p->t.daddr;
 	b.port = p->t.dport;
 	ret = compose(p, &b, s, other_port(flow_hash(&p->t), n), service_ticks());
+	if (p->flags & PKT_PEER) {
+		s->forward.flags |= FLOW_PEER | FLOW_APART;
+		sender_of(p, s->forward.from);
+	}
 	return ret ? ret : insert_flow(p, s);
+}
+
+/* The packet's flow begins with another source port. */
+__noinline int begin_apart(struct __sk_buff *skb, struct pkt *p)
+{
+	int ret = -DROP_PORT_CLASH;
+	__u32 zero = 0;
+	struct scratch *s;
+
+	if (!p)
+		return -DROP_BUG;
+	for (__u32 n = 0; n < ATTEMPTS; n++) {
+		ret = try_direct(p, n);
+		if (ret != -DROP_PORT_CLASH)
+			break;
+	}
+	s = bpf_map_lookup_elem(&scratches, &zero);
+	if (ret || !s)
+		return ret ? ret : -DROP_BUG;
+	return send(skb, p, &s->forward);
 }
 
 /* A flow begins without a Service, if another one's answers would take its own. */
 __noinline int to_direct(struct __sk_buff *skb, struct pkt *p)
 {
-	__u32 zero = 0;
-	struct scratch *s;
 	struct flow_key k;
 	bool confirmed;
 	struct flow *f;
-	int ret = 0;
 
 	if (!p)
 		return -DROP_BUG;
@@ -53,13 +76,5 @@ __noinline int to_direct(struct __sk_buff *skb, struct pkt *p)
 	f = flow_find(&k, p->tcp, service_ticks(), &confirmed);
 	if (!f || f->flags & FLOW_RETURN || !(f->flags & FLOW_REPLY))
 		return 0;
-	for (__u32 n = 0; n < ATTEMPTS; n++) {
-		ret = try_direct(p, n);
-		if (ret != -DROP_PORT_CLASH)
-			break;
-	}
-	s = bpf_map_lookup_elem(&scratches, &zero);
-	if (ret || !s)
-		return ret ? ret : -DROP_BUG;
-	return send(skb, p, &s->forward);
+	return begin_apart(skb, p);
 }

@@ -115,7 +115,7 @@ static __always_inline void flow_forget(const struct flow_key *k, struct flow *f
 static __always_inline struct flow *flow_find(const struct flow_key *k, __u8 tcp, __u32 now,
 					      bool *confirmed)
 {
-	__u32 zero = 0, *moved = bpf_map_lookup_elem(&moves, &zero), before;
+	__u32 i = MOVE_FLOWS, *moved = bpf_map_lookup_elem(&moves, &i), before;
 	struct flow *f;
 
 	if (!moved)
@@ -148,13 +148,22 @@ static __always_inline struct flow *flow_other(const struct flow_key *pair, bool
 			   bpf_map_lookup_elem(&flows_new, pair);
 }
 
+/* flows has no room: the flow stays where it is. */
+static __always_inline void flow_stays(void)
+{
+	__u32 i = MOVE_FULL, *full = bpf_map_lookup_elem(&moves, &i);
+
+	if (full)
+		__sync_fetch_and_add(full, 1);
+}
+
 /*
  * Moves both directions to flows. Without room they stay where they are. The
  * caller looks the entry up again: the old one may be another's at once.
  */
 static __always_inline void flow_confirm(const struct flow_key *k, struct flow *f)
 {
-	__u32 zero = 0, *moved = bpf_map_lookup_elem(&moves, &zero);
+	__u32 i = MOVE_FLOWS, *moved = bpf_map_lookup_elem(&moves, &i);
 	struct flow_key pair;
 	struct flow *other;
 
@@ -163,12 +172,15 @@ static __always_inline void flow_confirm(const struct flow_key *k, struct flow *
 	flow_pair(&pair, f, k->proto);
 	other = bpf_map_lookup_elem(&flows_new, &pair);
 	f->flags |= FLOW_ANSWERED;
-	if (bpf_map_update_elem(&flows, k, f, BPF_ANY))
+	if (bpf_map_update_elem(&flows, k, f, BPF_ANY)) {
+		flow_stays();
 		return;
+	}
 	if (other) {
 		other->flags |= FLOW_ANSWERED;
 		if (bpf_map_update_elem(&flows, &pair, other, BPF_ANY)) {
 			bpf_map_delete_elem(&flows, k);
+			flow_stays();
 			return;
 		}
 	}

@@ -32,6 +32,7 @@ enum flow_flags {
 	FLOW_ANSWERED = 1 << 3, /* packets were seen both ways */
 	FLOW_FIN = 1 << 4,     /* TCP: this direction has said FIN */
 	FLOW_CLOSING = 1 << 5, /* TCP: both have, or one RST */
+	FLOW_APART = 1 << 6,   /* only for packets of the node that `from` says */
 };
 
 /*
@@ -47,7 +48,7 @@ struct flow {
 	__u32 seen;	  /* ticks, of either direction, refreshed at most once a tick */
 	__u32 ifindex;	  /* all but WAY_STACK, WAY_TUNNEL */
 	__u32 backend;	  /* index in backends; 0: none (FLOW_RETURN) */
-	__u32 service;	  /* index in services */
+	__u32 service;	  /* index in services; FLOW_RETURN: when its way began, ticks */
 	__u8 dmac[6];	  /* WAY_POD, WAY_FRAME, WAY_HOST */
 	__u8 smac[6];
 	__u8 way;	  /* enum flow_way */
@@ -55,6 +56,17 @@ struct flow {
 	__u8 from[6];	  /* whose frames brought it, for flows from a NIC */
 };
 _Static_assert(sizeof(struct flow) == 88, "flow");
+
+/* moves. */
+enum move {
+	/* How many flows moved from flows_new to flows: who finds one in neither looks again. */
+	MOVE_FLOWS = 0,
+	/* When an address came to a node, as its claim says (ticks). */
+	MOVE_CLAIMED = 1,
+	/* How often a flow found no room in flows. */
+	MOVE_FULL = 2,
+	__MOVE_MAX = 3,
+};
 
 /* fragments: a first fragment's ports, for those that follow it. */
 struct fragment_key {
@@ -79,7 +91,14 @@ struct scratch {
 };
 _Static_assert(sizeof(struct scratch) == 176, "scratch");
 
-/* rates: what a CPU may still answer in this tick. */
+/* rates. */
+enum rate_kind {
+	RATE_ANSWERS = 0, /* RST and ICMP that we make */
+	RATE_FLOWS = 1,	  /* flows that begin */
+	__RATE_MAX = 2,
+};
+
+/* What a CPU has done in this tick. */
 struct rate {
 	__u32 tick;
 	__u32 sent;

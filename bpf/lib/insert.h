@@ -8,6 +8,7 @@
 
 #include <bpf_helpers.h>
 
+#include "claim.h"
 #include "flow.h"
 #include "maps.h"
 #include "packet.h"
@@ -20,13 +21,13 @@ static __always_inline bool same_translation(const struct flow *a, const struct 
 
 /*
  * May a new reply entry not take the old one's place? The way back by another
- * node, of what is under way, is no other flow's: the frontend's address has come
- * here, where its backend is.
+ * node may be this flow's: then the frontend's address has come here, where its
+ * backend is.
  */
 static __always_inline bool clashes(const struct pkt *p, const struct flow *old,
 				    const struct flow *reply)
 {
-	if (old->flags & FLOW_RETURN && !opens_connection(p))
+	if (old->flags & FLOW_RETURN && flow_moved(p, old))
 		return false;
 	return !same_translation(old, reply);
 }

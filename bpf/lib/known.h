@@ -31,6 +31,17 @@ static __always_inline void follow_sender(const struct pkt *p, struct flow *f, b
 		__builtin_memcpy(f->from, p->smac, sizeof(f->from));
 }
 
+/* Is the packet of the node that the flow is apart for? */
+static __always_inline bool flow_fits(const struct pkt *p, const struct flow *f)
+{
+	__u8 from[6];
+
+	if (!(f->flags & FLOW_APART))
+		return true;
+	sender_of(p, from);
+	return mac_equal(f->from, from);
+}
+
 /* A known flow's packet is translated and sent as its entry says. */
 __noinline int known_flow(struct __sk_buff *skb, struct pkt *p)
 {
@@ -43,7 +54,7 @@ __noinline int known_flow(struct __sk_buff *skb, struct pkt *p)
 		return -DROP_BUG;
 	k = p->t;
 	f = flow_find(&k, p->tcp, now, &confirmed);
-	if (!f)
+	if (!f || !flow_fits(p, f))
 		return 0;
 	if (f->flags & FLOW_PEER && !from_peer(p))
 		return -DROP_FORGED_SOURCE;

@@ -93,14 +93,13 @@ struct {
 } flows_new SEC(".maps");
 
 /*
- * 0 → how many flows moved from flows_new to flows. Written and read by the tc
- * programs: who finds a flow in neither map looks again if it has changed.
+ * enum move → what has moved. Written and read by the tc programs.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
 	__type(value, __u32);
-	__uint(max_entries, 1);
+	__uint(max_entries, __MOVE_MAX);
 } moves SEC(".maps");
 
 /*
@@ -228,14 +227,14 @@ struct {
 } scratches SEC(".maps");
 
 /*
- * 0 → how many refusals this CPU made in this tick. Written and read by the tc
- * programs.
+ * enum rate_kind → how often this CPU has done it in this tick. Written and read
+ * by the tc programs.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__type(key, __u32);
 	__type(value, struct rate);
-	__uint(max_entries, 1);
+	__uint(max_entries, __RATE_MAX);
 } rates SEC(".maps");
 
 /*

@@ -14,6 +14,7 @@
 
 #include "answer.h"
 #include "checksum.h"
+#include "claim.h"
 #include "icmp.h"
 #include "packet.h"
 #include "parse.h"
@@ -56,17 +57,27 @@ static __always_inline bool announces(const union addr *a, __u32 ifindex)
 	return v && (!v->expires || v->expires > bpf_ktime_get_coarse_ns());
 }
 
-/* Another node of the cluster says that the address is its own. */
+/* Another node of the cluster may say that a Service's address is its own. */
 static __always_inline void yield(const union addr *a, __u32 ifindex, const __u8 *mac)
 {
+	struct frontend_key service = { .addr = *a, .scope = SCOPE_EXTERNAL };
 	struct announced_key k = { .addr = *a, .ifindex = ifindex };
 	struct peer_key peer = { .ifindex = ifindex };
 
-	if (!bpf_map_lookup_elem(&announced, &k))
+	if (!bpf_map_lookup_elem(&frontends, &service) && !bpf_map_lookup_elem(&announced, &k))
 		return;
 	__builtin_memcpy(peer.mac, mac, sizeof(peer.mac));
-	if (bpf_map_lookup_elem(&peers, &peer))
-		bpf_map_delete_elem(&announced, &k);
+	if (!bpf_map_lookup_elem(&peers, &peer))
+		return;
+	note_claim();
+	bpf_map_delete_elem(&announced, &k);
+}
+
+/* This node may say so. */
+static __always_inline void note_own(const union addr *a, __u32 ifindex)
+{
+	if (announces(a, ifindex))
+		note_claim();
 }
 
 static __always_inline const __u8 *mac_of(__u32 ifindex)
@@ -104,9 +115,11 @@ __noinline int answer_arp(struct __sk_buff *skb, int out)
 	__builtin_memcpy(&tpa, a.arp.tpa, sizeof(tpa));
 	addr_from_v4(&sender, spa);
 	addr_from_v4(&target, tpa);
-	if (!out)
+	if (out)
+		note_own(&sender, ifindex);
+	else
 		yield(&sender, ifindex, a.arp.sha);
-	else if (!asks_itself(&sender, &target))
+	if (out && !asks_itself(&sender, &target))
 		return VERDICT_PASS;
 	mac = mac_of(ifindex);
 	if (!mac || a.arp.op != bpf_htons(ARP_REQUEST) || spa == tpa ||
@@ -172,13 +185,15 @@ __noinline int answer_nd(struct __sk_buff *skb, struct pkt *p)
 	/* Without the option, which may be missing. */
 	if (bpf_skb_load_bytes(skb, p->l4, &nd, 24))
 		return 0;
-	if (p->hook == HOOK_UPLINK_OUT && !asks_itself(&p->t.saddr, &nd.target))
-		return 0;
 	if (p->type == ND_ADVERTISEMENT) {
 		if (p->hook == HOOK_UPLINK_IN)
 			yield(&nd.target, p->ifindex, p->smac);
+		else
+			note_own(&nd.target, p->ifindex);
 		return 0;
 	}
+	if (p->hook == HOOK_UPLINK_OUT && !asks_itself(&p->t.saddr, &nd.target))
+		return 0;
 	mac = mac_of(p->ifindex);
 	if (!mac || !announces(&nd.target, p->ifindex))
 		return 0;

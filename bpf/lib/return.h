@@ -8,19 +8,23 @@
 
 #include <bpf_helpers.h>
 
+#include "claim.h"
 #include "flow.h"
+#include "neighbour.h"
+#include "outside.h"
 #include "packet.h"
 #include "route.h"
 
 /*
- * Is the packet an answer to the node's own process? A connected socket of it
- * chose its peer; a server's is not connected.
+ * Does a process of the node take datagrams from everybody there? An answer to
+ * what the node began is for a connected socket, or for a port that the kernel's
+ * masquerade has given a pod.
  */
-static __always_inline bool is_answer(struct __sk_buff *skb, const struct pkt *p)
+static __always_inline bool is_served(struct __sk_buff *skb, const struct pkt *p)
 {
 	struct bpf_sock_tuple t = {};
 	struct bpf_sock *sk;
-	bool connected;
+	bool served;
 	__u32 size;
 
 	if (p->family == 4) {
@@ -39,9 +43,23 @@ static __always_inline bool is_answer(struct __sk_buff *skb, const struct pkt *p
 	sk = bpf_sk_lookup_udp(skb, &t, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return false;
-	connected = sk->state == BPF_TCP_ESTABLISHED;
+	served = sk->state != BPF_TCP_ESTABLISHED;
 	bpf_sk_release(sk);
-	return connected;
+	return served;
+}
+
+/*
+ * Does the route to the sender lead by the node that has sent the packet on? Then
+ * that one gets the answers in any case, and what a pod began itself can't be told
+ * from what a client did.
+ */
+static __always_inline bool is_gateway(struct __sk_buff *skb, const struct pkt *p)
+{
+	struct bpf_fib_lookup fib = {};
+
+	return p->hook == HOOK_UPLINK_IN &&
+	       !route_between(skb, p, &p->t.daddr, &p->t.saddr, &fib) &&
+	       fib.ifindex == p->ifindex && mac_equal(fib.dmac, p->smac);
 }
 
 /*
@@ -56,15 +74,37 @@ static __always_inline bool may_begin(struct __sk_buff *skb, const struct pkt *p
 	case IPPROTO_SCTP:
 		return opens_connection(p);
 	case IPPROTO_UDP:
-		return p->dest != ROUTE_SELF || !is_answer(skb, p);
+		return p->dest == ROUTE_SELF ? is_served(skb, p) : !is_gateway(skb, p);
 	}
 	return p->flags & PKT_ECHO;
 }
 
+static __always_inline bool same_way(const struct flow *a, const struct flow *b)
+{
+	return a->way == b->way && a->ifindex == b->ifindex && mac_equal(a->dmac, b->dmac) &&
+	       addr_equal(&a->hop, &b->hop);
+}
+
 /*
- * A client outside, whose packet a node of the cluster sent here: its answers
- * go back by that node. The latest packet's way counts, also if the flow was
- * translated here before: the frontend's address has gone to that node.
+ * Another node sends packets of a flow that was translated here: has its
+ * frontend's address gone there? An address that is answered for here hasn't, and
+ * the node's own addresses and pods' don't.
+ */
+static __always_inline bool pair_moved(const struct pkt *p, const struct flow *f)
+{
+	switch (kind_of(route_of(&f->saddr))) {
+	case ROUTE_SELF:
+	case ROUTE_LOCAL_PODS:
+		return false;
+	}
+	return p->t.proto != IPPROTO_UDP || !announces(&f->saddr, f->ifindex);
+}
+
+/*
+ * A client outside, whose packet a node of the cluster sent here: its answers go
+ * back by that node. If the packet's flow has come by another way before, the
+ * frontend's address has moved, and the latest way counts. If that was another
+ * flow, whose answers have the same tuple: DROP_PORT_CLASH.
  */
 __noinline int remember_way(struct __sk_buff *skb, struct pkt *p)
 {
@@ -81,8 +121,8 @@ __noinline int remember_way(struct __sk_buff *skb, struct pkt *p)
 	flow_answer_key(&k, &p->t);
 	f = flow_find(&k, p->tcp, now, &confirmed);
 	if (f && !(f->flags & FLOW_RETURN)) {
-		if (opens_connection(p))
-			return 0;
+		if (opens_connection(p) || !pair_moved(p, f))
+			return -DROP_PORT_CLASH;
 		flow_forget(&k, f);
 		f = NULL;
 	} else if (!f && !may_begin(skb, p)) {
@@ -96,16 +136,18 @@ __noinline int remember_way(struct __sk_buff *skb, struct pkt *p)
 		s->reply.daddr = k.daddr;
 		s->reply.sport = k.sport;
 		s->reply.dport = k.dport;
-		s->reply.seen = now;
+		s->reply.seen = s->reply.service = now;
 		s->reply.flags = FLOW_REPLY | FLOW_RETURN | FLOW_PEER;
 		return bpf_map_update_elem(&flows_new, &k, &s->reply, BPF_ANY) ? -DROP_FLOWS_FULL : 0;
 	}
-	if (f->way != s->reply.way || f->ifindex != s->reply.ifindex ||
-	    !mac_equal(f->dmac, s->reply.dmac) || !addr_equal(&f->hop, &s->reply.hop)) {
+	if (!same_way(f, &s->reply)) {
+		if (!flow_moved(p, f))
+			return -DROP_PORT_CLASH;
 		f->way = s->reply.way;
 		f->ifindex = s->reply.ifindex;
 		f->hop = s->reply.hop;
 		__builtin_memcpy(f->dmac, s->reply.dmac, sizeof(f->dmac) + sizeof(f->smac));
+		f->service = now;
 	}
 	if (flow_note(&k, f, p->tcp, now, confirmed, false))
 		flow_confirm(&k, f);

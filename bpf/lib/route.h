@@ -54,6 +54,12 @@ static __always_inline const struct peer *peer_of(const struct pkt *p, const uni
 	return bpf_map_lookup_elem(&peers, &k);
 }
 
+/* What tells a node by a packet that it sent: its MAC, or its address's end. */
+static __always_inline void sender_of(const struct pkt *p, __u8 *from)
+{
+	__builtin_memcpy(from, p->hook == HOOK_TUNNEL_IN ? &p->from.b[10] : p->smac, 6);
+}
+
 /* Pods and the host were checked where they sent; a NIC's packets are here. */
 static __always_inline int from_peer(struct pkt *p)
 {

@@ -20,6 +20,18 @@
 #include "types.h"
 
 /*
+ * For how long the first place wasn't used. A connected socket's datagrams without
+ * an address pass no hook: as long as it is connected, it counts as in use.
+ */
+static __always_inline __u32 sock_idle(struct bpf_sock_addr *ctx, const struct sock_peer *peer,
+				       __u32 now, bool connect)
+{
+	if (!connect && ctx->sk->state == BPF_TCP_ESTABLISHED)
+		return 0;
+	return service_idle(now, peer->seen);
+}
+
+/*
  * A datagram, or a connect, to a frontend. A connected socket has one peer, so
  * connect() takes the socket's first place whatever it held; sendmsg() takes
  * it if it is free or was not used for long.
@@ -30,24 +42,25 @@ static __always_inline bool sock_send(struct bpf_sock_addr *ctx, const struct fr
 	struct sock_peer *peer = bpf_sk_storage_get(&sock_peers, ctx->sk, NULL,
 						    BPF_SK_STORAGE_GET_F_CREATE);
 	const struct sock_addr frontend = *a;
-	__u32 now = service_ticks(), id;
+	__u32 now = service_ticks(), id, idle;
 
 	/* No memory: left to the packets' way, which needs none of the socket's. */
 	if (!peer)
 		return false;
+	idle = sock_idle(ctx, peer, now, connect);
 	if (sock_is(a, &peer->frontend, peer->frontend_port)) {
-		if (sock_sticks(peer->service, peer->id, service_idle(now, peer->seen),
-				&peer->backend, peer->backend_port)) {
+		if (sock_sticks(peer->service, peer->id, idle, &peer->backend,
+				peer->backend_port)) {
 			if (peer->seen != now)
 				peer->seen = now;
 			a->addr = peer->backend;
 			a->port = peer->backend_port;
 			return true;
 		}
-	} else if (!connect && peer->frontend_port && service_idle(now, peer->seen) <= timeout_udp) {
+	} else if (!connect && peer->frontend_port && idle <= timeout_udp) {
 		return sock_send_more(ctx, fe, peer, a);
 	}
-	id = sock_choose(ctx, fe);
+	id = sock_choose(ctx, fe, bpf_get_prandom_u32());
 	if (!sock_to_backend(id, a))
 		return false;
 	peer->frontend = frontend.addr;
@@ -88,7 +101,7 @@ static __always_inline bool sock_forward(struct bpf_sock_addr *ctx, struct sock_
 	}
 	if (a->proto == IPPROTO_UDP)
 		return sock_send(ctx, fe, a, connect);
-	return sock_to_backend(sock_choose(ctx, fe), a);
+	return sock_to_backend(sock_choose(ctx, fe, bpf_get_prandom_u32()), a);
 }
 
 /* recvmsg() or getpeername() that saw a: true if a is now the frontend. */

@@ -49,9 +49,9 @@ static __always_inline bool sock_clashes(const struct sock_peer *peer, __u64 coo
 /* One choice: true if it holds, also if there is no backend (id 0). */
 static __always_inline bool sock_try(struct bpf_sock_addr *ctx, const struct frontend *fe,
 				     const struct sock_peer *peer, const struct sock_addr *frontend,
-				     struct sock_addr *a, __u32 *id)
+				     struct sock_addr *a, __u32 hash, __u32 *id)
 {
-	*id = sock_choose(ctx, fe);
+	*id = sock_choose(ctx, fe, hash);
 	if (!sock_to_backend(*id, a))
 		*id = 0;
 	return !*id || !sock_clashes(peer, bpf_get_socket_cookie(ctx), frontend, a);
@@ -59,7 +59,8 @@ static __always_inline bool sock_try(struct bpf_sock_addr *ctx, const struct fro
 
 /*
  * Chooses a backend whose answers can't be taken for another frontend's, if it
- * finds one in so many tries: a Service may have only one backend. Then a pod's
+ * finds one in so many tries, a quarter of the slots apart: a Service may have only
+ * one backend. Then a pod's
  * datagrams go as packets, which get a source port of their own; a process of
  * the node, whose packets no program sees before they leave, gets that one. No
  * loop: a head that is fallen into is a forbidden back-edge to 6.1's verifier.
@@ -68,12 +69,12 @@ static __always_inline __u32 sock_choose_apart(struct bpf_sock_addr *ctx, const 
 					       const struct sock_peer *peer, struct sock_addr *a)
 {
 	const struct sock_addr frontend = *a;
-	__u32 id;
+	__u32 id, hash = bpf_get_prandom_u32();
 
-	if (sock_try(ctx, fe, peer, &frontend, a, &id) ||
-	    sock_try(ctx, fe, peer, &frontend, a, &id) ||
-	    sock_try(ctx, fe, peer, &frontend, a, &id) ||
-	    sock_try(ctx, fe, peer, &frontend, a, &id))
+	if (sock_try(ctx, fe, peer, &frontend, a, hash, &id) ||
+	    sock_try(ctx, fe, peer, &frontend, a, hash + (1U << 30), &id) ||
+	    sock_try(ctx, fe, peer, &frontend, a, hash + (2U << 30), &id) ||
+	    sock_try(ctx, fe, peer, &frontend, a, hash + (3U << 30), &id))
 		return id;
 	return bpf_get_netns_cookie(ctx) == host_netns ? id : 0;
 }

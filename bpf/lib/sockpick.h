@@ -22,14 +22,15 @@ static __always_inline void sock_client(struct bpf_sock_addr *ctx, union addr *c
 	client->q[1] = bpf_get_netns_cookie(ctx);
 }
 
-/* Chooses for a new flow: returns the backend's index, or 0. */
-static __always_inline __u32 sock_choose(struct bpf_sock_addr *ctx, const struct frontend *fe)
+/* Chooses for a new flow by a random hash: returns the backend's index, or 0. */
+static __always_inline __u32 sock_choose(struct bpf_sock_addr *ctx, const struct frontend *fe,
+					 __u32 hash)
 {
 	union addr client = {};
 
 	if (fe->affinity)
 		sock_client(ctx, &client);
-	return service_choose(fe, &client, bpf_get_prandom_u32());
+	return service_choose(fe, &client, hash);
 }
 
 /*

@@ -48,6 +48,7 @@ enum frontend_flags {
 	FE_SOCKET = 1 << 1,	/* may be translated in connect() and sendmsg() */
 	FE_REJECT = 1 << 2,	/* without backends: refuse loudly (else drop) */
 	FE_NODEPORT = 1 << 3,	/* open on the NICs of nic_roles only */
+	FE_PACKET = 1 << 4,	/* UDP: a backend for each packet, not each flow */
 };
 
 struct frontend {

@@ -13,9 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath"
+	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
 	"github.com/patchbay-net/patchbay/pkg/service"
 	"github.com/patchbay-net/patchbay/test/netlab"
 )
@@ -322,6 +324,7 @@ func TestSocketUDP(t *testing.T) {
 				setServices(t, d, frontend(service.UDP, tt.first, tt.backends...), frontend(service.UDP, tt.second, tt.backends...))
 				t.Run("unconnected", func(t *testing.T) { testUnconnected(t, tt.network, tt.first, tt.second) })
 				t.Run("connected", func(t *testing.T) { testConnected(t, tt.network, tt.first, tt.backends) })
+				t.Run("silent", func(t *testing.T) { testSilent(t, tt.network, tt.first, tt.second) })
 			})
 		}
 	})
@@ -350,6 +353,63 @@ func testUnconnected(t *testing.T, network, first, second string) {
 			}
 		}
 	}
+}
+
+// testSilent uses a connected socket, whose own datagrams pass no hook, for another
+// frontend too, after a long time: it stays the first one's.
+func testSilent(t *testing.T, network, first, second string) {
+	c, err := net.Dial(network, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	pins, err := filepath.Glob(filepath.Join(pinDir, "v*", "maps", "sock_peers"))
+	if err != nil || len(pins) != 1 {
+		t.Fatal(pins, err)
+	}
+	peers, err := ebpf.LoadPinnedMap(pins[0], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peers.Close()
+	raw, err := c.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := netip.MustParseAddrPort(second)
+	to := unix.Sockaddr(&unix.SockaddrInet6{Addr: other.Addr().As16(), Port: int(other.Port())})
+	if other.Addr().Is4() {
+		to = &unix.SockaddrInet4{Addr: other.Addr().As4(), Port: int(other.Port())}
+	}
+	if cerr := raw.Control(func(fd uintptr) {
+		var peer objects.MapSockPeer
+		if err = peers.Lookup(uint32(fd), &peer); err != nil {
+			return
+		}
+		peer.Seen -= 1000
+		if err = peers.Put(uint32(fd), peer); err == nil {
+			err = unix.Sendto(int(fd), []byte("?"), 0, to)
+		}
+	}); err != nil || cerr != nil {
+		t.Fatal(err, cerr)
+	}
+	var from unix.Sockaddr
+	if cerr := raw.Control(func(fd uintptr) { from, err = unix.Getpeername(int(fd)) }); err != nil || cerr != nil {
+		t.Fatal(err, cerr)
+	}
+	if got := sockaddr(from); got != netip.MustParseAddrPort(first) {
+		t.Errorf("the socket's peer is %s, want %s", got, first)
+	}
+}
+
+func sockaddr(a unix.Sockaddr) netip.AddrPort {
+	switch a := a.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
+	}
+	return netip.AddrPort{}
 }
 
 func testConnected(t *testing.T, network, to string, backends []string) {

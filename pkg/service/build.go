@@ -148,8 +148,9 @@ func (b *builder) entry(kind Kind, ip netip.Addr, port uint16, scope Scope) Entr
 	case LoadBalancer:
 		e.SourceRanges = rangesOf(b.svc.SourceRanges, ip)
 	}
-	// A socket's source address isn't known yet at connect().
-	e.SocketLB = scope == Cluster && len(e.Backends) > 0 && len(e.SourceRanges) == 0
+	e.PerPacket = b.svc.UDPPerPacket && b.port.Protocol == UDP
+	// A socket's source address isn't known yet at connect(), and it stays with its backend.
+	e.SocketLB = scope == Cluster && len(e.Backends) > 0 && len(e.SourceRanges) == 0 && !e.PerPacket
 	return e
 }
 

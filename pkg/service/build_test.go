@@ -439,3 +439,26 @@ func TestHealthChecks(t *testing.T) {
 		t.Errorf("health checks (-want +got):\n%s", diff)
 	}
 }
+
+// A backend for each packet is nothing for a socket, which keeps its own.
+func TestBuildPerPacket(t *testing.T) {
+	svc := web(func(s *Service) {
+		s.UDPPerPacket = true
+		s.Ports = append(s.Ports, Port{Name: "log", Protocol: UDP, Port: 514})
+	})
+	log := Endpoint{Addr: netip.MustParseAddr("10.244.0.5"), Port: 514, Protocol: UDP, PortName: "log", Ready: true, Serving: true}
+	entries := Build(input(svc, ep("10.244.0.5", "n1", "r"), log))
+	found := 0
+	for _, e := range entries {
+		udp := e.Frontend.Protocol == UDP
+		if udp {
+			found++
+		}
+		if e.PerPacket != udp || udp && e.SocketLB {
+			t.Errorf("%s: per packet %v, by sockets %v", e.Frontend, e.PerPacket, e.SocketLB)
+		}
+	}
+	if found == 0 {
+		t.Error("no entry for UDP")
+	}
+}

@@ -160,6 +160,7 @@ type Service struct {
 	Ports           []Port
 
 	Affinity      time.Duration // ClientIP affinity; 0: none
+	UDPPerPacket  bool          // a UDP packet's backend is chosen for it alone, not for its flow
 	ExternalLocal bool          // externalTrafficPolicy: Local
 	InternalLocal bool          // internalTrafficPolicy: Local
 
@@ -230,5 +231,6 @@ type Entry struct {
 	SourceRanges  []netip.Prefix // sorted; empty: all sources
 	Consistent    bool           // the slots are a Maglev table, the same on all nodes
 	SocketLB      bool           // may be translated in connect() and sendmsg()
+	PerPacket     bool           // UDP: each packet's backend is chosen for it alone
 	NodePortRoles NICRoles       // for NodePort: the NICs that accept it; else 0
 }

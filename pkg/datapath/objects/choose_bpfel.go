@@ -38,6 +38,7 @@ const (
 	ChooseMapSockPeers         = "sock_peers"
 	ChooseMapSourceRanges      = "source_ranges"
 	ChooseProgChoose           = "choose"
+	ChooseVarFlowRate          = "flow_rate"
 	ChooseVarRejectRate        = "reject_rate"
 	ChooseVarTimeoutNew        = "timeout_new"
 	ChooseVarTimeoutOther      = "timeout_other"
@@ -124,6 +125,7 @@ type ChooseMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ChooseVariableSpecs struct {
+	FlowRate          *ebpf.VariableSpec `ebpf:"flow_rate"`
 	RejectRate        *ebpf.VariableSpec `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.VariableSpec `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.VariableSpec `ebpf:"timeout_other"`
@@ -207,6 +209,7 @@ func (m *ChooseMaps) Close() error {
 //
 // It can be passed to LoadChooseObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ChooseVariables struct {
+	FlowRate          *ebpf.Variable `ebpf:"flow_rate"`
 	RejectRate        *ebpf.Variable `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.Variable `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.Variable `ebpf:"timeout_other"`

@@ -105,7 +105,8 @@ const (
 	MapDropReasonDROP_TTL             MapDropReason = 24
 	MapDropReasonDROP_NO_FLOW         MapDropReason = 25
 	MapDropReasonDROP_PROTOCOL        MapDropReason = 26
-	MapDropReasonDROP_MAX             MapDropReason = 27
+	MapDropReasonDROP_FLOW_RATE       MapDropReason = 27
+	MapDropReasonDROP_MAX             MapDropReason = 28
 )
 
 type MapEndpoint struct {
@@ -150,6 +151,7 @@ const (
 	MapFlowFlagsFLOW_ANSWERED MapFlowFlags = 8
 	MapFlowFlagsFLOW_FIN      MapFlowFlags = 16
 	MapFlowFlagsFLOW_CLOSING  MapFlowFlags = 32
+	MapFlowFlagsFLOW_APART    MapFlowFlags = 64
 )
 
 type MapFlowKey struct {
@@ -205,6 +207,7 @@ const (
 	MapFrontendFlagsFE_SOCKET   MapFrontendFlags = 2
 	MapFrontendFlagsFE_REJECT   MapFrontendFlags = 4
 	MapFrontendFlagsFE_NODEPORT MapFrontendFlags = 8
+	MapFrontendFlagsFE_PACKET   MapFrontendFlags = 16
 )
 
 type MapFrontendKey struct {
@@ -215,6 +218,15 @@ type MapFrontendKey struct {
 	Scope uint8
 	Pad   [4]uint8
 }
+
+type MapMove uint32
+
+const (
+	MapMoveMOVE_FLOWS   MapMove = 0
+	MapMoveMOVE_CLAIMED MapMove = 1
+	MapMoveMOVE_FULL    MapMove = 2
+	MapMoveMOVE_MAX     MapMove = 3
+)
 
 type MapNic struct {
 	_    structs.HostLayout
@@ -258,6 +270,14 @@ type MapRate struct {
 	Tick uint32
 	Sent uint32
 }
+
+type MapRateKind uint32
+
+const (
+	MapRateKindRATE_ANSWERS MapRateKind = 0
+	MapRateKindRATE_FLOWS   MapRateKind = 1
+	MapRateKindRATE_MAX     MapRateKind = 2
+)
 
 type MapRoute struct {
 	_       structs.HostLayout
@@ -364,6 +384,7 @@ const (
 	MapMapSockPeers         = "sock_peers"
 	MapMapSourceRanges      = "source_ranges"
 	MapVarEnums             = "enums"
+	MapVarFlowRate          = "flow_rate"
 	MapVarRejectRate        = "reject_rate"
 	MapVarTimeoutNew        = "timeout_new"
 	MapVarTimeoutOther      = "timeout_other"
@@ -450,6 +471,7 @@ type MapMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type MapVariableSpecs struct {
 	Enums             *ebpf.VariableSpec `ebpf:"enums"`
+	FlowRate          *ebpf.VariableSpec `ebpf:"flow_rate"`
 	RejectRate        *ebpf.VariableSpec `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.VariableSpec `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.VariableSpec `ebpf:"timeout_other"`
@@ -534,6 +556,7 @@ func (m *MapMaps) Close() error {
 // It can be passed to LoadMapObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MapVariables struct {
 	Enums             *ebpf.Variable `ebpf:"enums"`
+	FlowRate          *ebpf.Variable `ebpf:"flow_rate"`
 	RejectRate        *ebpf.Variable `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.Variable `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.Variable `ebpf:"timeout_other"`

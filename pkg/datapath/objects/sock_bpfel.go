@@ -45,6 +45,7 @@ const (
 	SockProgSockRecvmsg6     = "sock_recvmsg6"
 	SockProgSockSendmsg4     = "sock_sendmsg4"
 	SockProgSockSendmsg6     = "sock_sendmsg6"
+	SockVarFlowRate          = "flow_rate"
 	SockVarHostNetns         = "host_netns"
 	SockVarRejectRate        = "reject_rate"
 	SockVarTimeoutNew        = "timeout_new"
@@ -139,6 +140,7 @@ type SockMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SockVariableSpecs struct {
+	FlowRate          *ebpf.VariableSpec `ebpf:"flow_rate"`
 	HostNetns         *ebpf.VariableSpec `ebpf:"host_netns"`
 	RejectRate        *ebpf.VariableSpec `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.VariableSpec `ebpf:"timeout_new"`
@@ -223,6 +225,7 @@ func (m *SockMaps) Close() error {
 //
 // It can be passed to LoadSockObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SockVariables struct {
+	FlowRate          *ebpf.Variable `ebpf:"flow_rate"`
 	HostNetns         *ebpf.Variable `ebpf:"host_netns"`
 	RejectRate        *ebpf.Variable `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.Variable `ebpf:"timeout_new"`

@@ -39,6 +39,7 @@ const (
 	TcPodMapSourceRanges      = "source_ranges"
 	TcPodProgTcPodIn          = "tc_pod_in"
 	TcPodProgTcPodOut         = "tc_pod_out"
+	TcPodVarFlowRate          = "flow_rate"
 	TcPodVarRejectRate        = "reject_rate"
 	TcPodVarTimeoutNew        = "timeout_new"
 	TcPodVarTimeoutOther      = "timeout_other"
@@ -126,6 +127,7 @@ type TcPodMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TcPodVariableSpecs struct {
+	FlowRate          *ebpf.VariableSpec `ebpf:"flow_rate"`
 	RejectRate        *ebpf.VariableSpec `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.VariableSpec `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.VariableSpec `ebpf:"timeout_other"`
@@ -209,6 +211,7 @@ func (m *TcPodMaps) Close() error {
 //
 // It can be passed to LoadTcPodObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TcPodVariables struct {
+	FlowRate          *ebpf.Variable `ebpf:"flow_rate"`
 	RejectRate        *ebpf.Variable `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.Variable `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.Variable `ebpf:"timeout_other"`

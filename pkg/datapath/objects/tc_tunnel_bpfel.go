@@ -39,6 +39,7 @@ const (
 	TcTunnelMapSourceRanges      = "source_ranges"
 	TcTunnelProgTcTunnelIn       = "tc_tunnel_in"
 	TcTunnelProgTcTunnelOut      = "tc_tunnel_out"
+	TcTunnelVarFlowRate          = "flow_rate"
 	TcTunnelVarRejectRate        = "reject_rate"
 	TcTunnelVarTimeoutNew        = "timeout_new"
 	TcTunnelVarTimeoutOther      = "timeout_other"
@@ -126,6 +127,7 @@ type TcTunnelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TcTunnelVariableSpecs struct {
+	FlowRate          *ebpf.VariableSpec `ebpf:"flow_rate"`
 	RejectRate        *ebpf.VariableSpec `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.VariableSpec `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.VariableSpec `ebpf:"timeout_other"`
@@ -209,6 +211,7 @@ func (m *TcTunnelMaps) Close() error {
 //
 // It can be passed to LoadTcTunnelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TcTunnelVariables struct {
+	FlowRate          *ebpf.Variable `ebpf:"flow_rate"`
 	RejectRate        *ebpf.Variable `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.Variable `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.Variable `ebpf:"timeout_other"`

@@ -39,6 +39,7 @@ const (
 	TcUplinkMapSourceRanges      = "source_ranges"
 	TcUplinkProgTcUplinkIn       = "tc_uplink_in"
 	TcUplinkProgTcUplinkOut      = "tc_uplink_out"
+	TcUplinkVarFlowRate          = "flow_rate"
 	TcUplinkVarRejectRate        = "reject_rate"
 	TcUplinkVarTimeoutNew        = "timeout_new"
 	TcUplinkVarTimeoutOther      = "timeout_other"
@@ -126,6 +127,7 @@ type TcUplinkMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TcUplinkVariableSpecs struct {
+	FlowRate          *ebpf.VariableSpec `ebpf:"flow_rate"`
 	RejectRate        *ebpf.VariableSpec `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.VariableSpec `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.VariableSpec `ebpf:"timeout_other"`
@@ -209,6 +211,7 @@ func (m *TcUplinkMaps) Close() error {
 //
 // It can be passed to LoadTcUplinkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TcUplinkVariables struct {
+	FlowRate          *ebpf.Variable `ebpf:"flow_rate"`
 	RejectRate        *ebpf.Variable `ebpf:"reject_rate"`
 	TimeoutNew        *ebpf.Variable `ebpf:"timeout_new"`
 	TimeoutOther      *ebpf.Variable `ebpf:"timeout_other"`

@@ -5,6 +5,7 @@ package progtest
 import (
 	"encoding/binary"
 	"net/netip"
+	"runtime"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -126,6 +127,68 @@ func TestFlood(t *testing.T) {
 	}
 }
 
+// Datagrams flood as well, and so do first packets that another node sends on.
+func TestFloodUDP(t *testing.T) {
+	n := newFullNode(t, map[string]uint32{"flows": 256, "flows_new": 1024})
+	n.service(2, service{addr: vip, port: 53, proto: 17, scopes: external, backends: []netip.AddrPort{ap(podA, 5353)}})
+	frame := func(src netip.AddrPort) []byte {
+		return packet.Build(fromRouter, packet.IPv4{Src: src.Addr(), Dst: vip}, packet.UDP{Src: src.Port(), Dst: 53})
+	}
+	back := func(src netip.AddrPort, eth packet.Eth, port uint16, from netip.Addr) (in, out []byte) {
+		return packet.Build(fromA, packet.IPv4{Src: podA, Dst: src.Addr()}, packet.UDP{Src: 5353, Dst: src.Port()}),
+			packet.Build(eth, packet.IPv4{Src: from, Dst: src.Addr()}, packet.UDP{Src: port, Dst: src.Port()})
+	}
+	forwarded := func(src netip.AddrPort) []byte {
+		return packet.Build(fromPeer, packet.IPv4{Src: src.Addr(), Dst: podA}, packet.UDP{Src: src.Port(), Dst: 5353})
+	}
+	answered := func() {
+		t.Helper()
+		for i := range 50 {
+			in, out := back(outsider(i).src, toRouter, 53, vip)
+			n.want(n.run("tc_pod_in", in), redirect, out)
+			in, out = back(outsider(i+100).src, toPeer, 5353, podA)
+			n.want(n.run("tc_pod_in", in), redirect, out)
+		}
+	}
+	for i := range 50 {
+		n.run("tc_uplink_in", frame(outsider(i).src))
+		n.run("tc_uplink_in", forwarded(outsider(i+100).src))
+	}
+	answered()
+	for i := range 5000 {
+		n.run("tc_uplink_in", frame(outsider(1000+i).src))
+		n.run("tc_uplink_in", forwarded(outsider(1000+i).src))
+	}
+	answered()
+}
+
+// What anybody can make a CPU do is bounded: above the rate no flow begins, and
+// those that there are go on.
+func TestFlowRate(t *testing.T) {
+	n := newFullNode(t, nil)
+	n.settings = map[string]any{"flow_rate": uint32(10)}
+	u, before := n.begin(outsider(0)), n.drops()
+	begun, first := 0, n.ticks()
+	for i := range 1000 {
+		if _, ok := n.ask(outsider(1000+i), packet.SYN); ok {
+			begun++
+		}
+	}
+	refused := n.drops()[objects.MapDropReasonDROP_FLOW_RATE] - before[objects.MapDropReasonDROP_FLOW_RATE]
+	ticks := int(n.ticks()-first) + 2
+	if begun < 9 || begun > 10*ticks*runtime.NumCPU() || begun+int(refused) != 1000 {
+		t.Errorf("of 1,000 flows %d began and %d were refused, want at most 10 for each CPU and tick of %d", begun, refused, ticks)
+	}
+	n.goesOn(u)
+	begins := false // in the next tick, for whoever asks again
+	for last := n.ticks(); !begins && n.ticks() < last+3; {
+		_, begins = n.ask(outsider(5000), packet.SYN)
+	}
+	if !begins {
+		t.Error("no flow begins in the next tick")
+	}
+}
+
 // With the table of established flows full, those in it go on, and further flows
 // are served from the table of new ones: if a flood takes one from there, its
 // client's next packet is sent to the same backend again, by its hash.
@@ -137,6 +200,10 @@ func TestFlowsFull(t *testing.T) {
 	}
 	if got := n.count("flows"); got != 64 {
 		t.Fatalf("%d confirmed entries, want the 64 that there is room for", got)
+	}
+	var full uint32
+	if err := n.maps["moves"].Lookup(uint32(objects.MapMoveMOVE_FULL), &full); err != nil || full < 68 {
+		t.Errorf("%d flows found no room, %v, want at least 68", full, err)
 	}
 	for _, u := range users {
 		n.goesOn(u)

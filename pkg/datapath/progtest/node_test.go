@@ -67,6 +67,7 @@ type node struct {
 	maps     map[string]*ebpf.Map
 	programs map[string]*ebpf.Program
 	backends uint32
+	settings map[string]any // of programs that aren't loaded yet
 }
 
 // newNode makes the maps and gives the node its pods, routes and peers.
@@ -130,6 +131,11 @@ func (n *node) load(spec func() (*ebpf.CollectionSpec, error), only ...string) {
 		return len(only) > 0 && !slices.Contains(only, name)
 	})
 	s.Maps["slots"].MaxEntries = 4096
+	for name, value := range n.settings {
+		if err := s.Variables[name].Set(value); err != nil {
+			n.t.Fatal(err)
+		}
+	}
 	shared := map[string]*ebpf.Map{}
 	for name := range s.Maps {
 		if m, ok := n.maps[name]; ok {

@@ -4,6 +4,7 @@ package progtest
 
 import (
 	"bytes"
+	"net"
 	"net/netip"
 	"sync"
 	"testing"
@@ -19,20 +20,17 @@ import (
 func TestGatewayPeer(t *testing.T) {
 	n := newNode(t)
 	n.ns.Exec(t, "ip", "addr", "add", nodeA.String()+"/32", "dev", "lo")
-	n.ns.Exec(t, "ip", "route", "add", "default", "dev", "lo")
-	n.ns.Run(t, func() {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { unix.Close(fd) })
-		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: nodeA.As4(), Port: 4000}); err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: client.As4(), Port: 53}); err != nil {
-			t.Fatal(err)
-		}
-	})
+	n.ns.Exec(t, "ip", "link", "add", "other", "type", "veth", "peer", "name", "far")
+	n.ns.Exec(t, "ip", "link", "set", "other", "up")
+	n.ns.Exec(t, "ip", "route", "add", "default", "dev", "other")
+	connected := n.listen(4000)
+	if err := unix.Connect(connected, &unix.SockaddrInet4{Addr: client.As4(), Port: 53}); err != nil {
+		t.Fatal(err)
+	}
+	n.listen(4001)
+	n.ns.Exec(t, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+	n.ns.Exec(t, "ip", "neigh", "add", nodeB.String(), "lladdr", net.HardwareAddr(peerMAC[:]).String(), "dev", "lo", "nud", "permanent")
+	n.ns.Exec(t, "ip", "route", "add", neighbour.String(), "via", nodeB.String(), "dev", "lo", "onlink")
 	tcp := func(dst netip.Addr, flags uint8) []byte {
 		return packet.Build(fromPeer, packet.IPv4{Src: client, Dst: dst}, packet.TCP{Src: 80, Dst: 4000, Flags: flags})
 	}
@@ -50,10 +48,14 @@ func TestGatewayPeer(t *testing.T) {
 		{"an answer to a pod's connection", tcp(podA, packet.SYN|packet.ACK), false},
 		{"an answer to the node's connected socket", udp(53, 4000), false},
 		{"an ICMP message", packet.Build(fromPeer, packet.IPv4{Src: client, Dst: nodeA}, packet.ICMP{Type: 0, Rest: 0x00070001}), false},
+		{"an answer to what a pod asked by the node's address", udp(53, 4002), false},
+		{"an answer to a pod's own address, by the node that its route leads by",
+			packet.Build(fromPeer, packet.IPv4{Src: neighbour, Dst: podA}, packet.UDP{Src: 53, Dst: 4000}), false},
+		{"a client's datagram to a pod", packet.Build(fromPeer, packet.IPv4{Src: client, Dst: podA}, packet.UDP{Src: 53, Dst: 4000}), true},
 		{"a client's connection", tcp(nodeA, packet.SYN), true},
 		{"a client's connection to a pod", tcp(podA, packet.SYN), true},
 		{"a datagram to a server", udp(53, 4001), true},
-		{"another client's to the same port", udp(54, 4000), true},
+		{"another client's to the same port", udp(54, 4001), true},
 	} {
 		n.run("tc_uplink_in", tt.frame)
 		if tt.begins {
@@ -63,6 +65,22 @@ func TestGatewayPeer(t *testing.T) {
 			t.Fatalf("%s: %d entries, want %d", tt.name, got, entries)
 		}
 	}
+}
+
+// listen binds a UDP socket of the node.
+func (n *node) listen(port int) (fd int) {
+	n.t.Helper()
+	err := n.ns.Do(func() (err error) {
+		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err
+		}
+		n.whole.Cleanup(func() { unix.Close(fd) })
+		return unix.Bind(fd, &unix.SockaddrInet4{Addr: nodeA.As4(), Port: port})
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return fd
 }
 
 // While a flow moves from flows_new to flows, packets on another CPU find it in

@@ -76,6 +76,67 @@ func TestStreams(t *testing.T) {
 	}
 }
 
+// With udp-mode packet, a sender that uses one port reaches all backends, none that
+// has gone, and the answers come from the Service's address.
+func TestPerPacket(t *testing.T) {
+	n := newNode(t)
+	n.endpoint(podA2, here, macA2)
+	each := objects.MapFrontend{Flags: uint16(objects.MapFrontendFlagsFE_PACKET)}
+	backends := []netip.AddrPort{ap(podA, 5004), ap(podA2, 5004)}
+	n.service(1, service{addr: vip, port: 514, proto: 17, scopes: external, fe: each, backends: backends})
+	there := packet.Build(fromRouter, packet.IPv4{Src: client, Dst: vip}, packet.UDP{Src: 514, Dst: 514}, packet.Payload("data"))
+	reached := func() map[netip.Addr]int {
+		seen := map[netip.Addr]int{}
+		for range 100 {
+			r := n.run("tc_uplink_in", there)
+			backend, _ := netip.AddrFromSlice(r.frame[30:34])
+			if seen[backend]++; r.verdict != redirect {
+				t.Fatalf("verdict %s, dropped %v", verdictName(r.verdict), r.dropped)
+			}
+		}
+		return seen
+	}
+	if seen := reached(); seen[podA] < 20 || seen[podA2] < 20 {
+		t.Errorf("backends reached: %v, want each about 50 times", seen)
+	}
+	out := packet.Build(toRouter, packet.IPv4{Src: vip, Dst: client}, packet.UDP{Src: 514, Dst: 514})
+	for range 2 {
+		n.want(n.run("tc_pod_in", packet.Build(fromA, packet.IPv4{Src: podA, Dst: client}, packet.UDP{Src: 5004, Dst: 514})), redirect, out)
+		n.want(n.run("tc_pod_in", packet.Build(fromA2, packet.IPv4{Src: podA2, Dst: client}, packet.UDP{Src: 5004, Dst: 514})), redirect, out)
+		if seen := reached(); seen[podA] < 20 || seen[podA2] < 20 {
+			t.Errorf("after answers, backends reached: %v, want each about 50 times", seen)
+		}
+	}
+	n.service(1, service{addr: vip, port: 514, proto: 17, scopes: external, fe: each, backends: backends[:1]})
+	if seen := reached(); seen[podA] != 100 {
+		t.Errorf("after one has gone, backends reached: %v", seen)
+	}
+}
+
+// The fragments of a datagram reach the same backend.
+func TestPerPacketFragments(t *testing.T) {
+	n := newNode(t)
+	n.endpoint(podA2, here, macA2)
+	n.service(1, service{addr: vip, port: 514, proto: 17, scopes: external, fe: objects.MapFrontend{Flags: uint16(objects.MapFrontendFlagsFE_PACKET)},
+		backends: []netip.AddrPort{ap(podA, 5004), ap(podA2, 5004)}})
+	whole := packet.Build(fromRouter, packet.IPv4{Src: client, Dst: vip}, packet.UDP{Src: 514, Dst: 514}, packet.Payload("sixteen bytes ..and the others.."))
+	for id := range uint16(20) {
+		var seen []netip.Addr
+		for _, f := range []packet.IPv4{{MF: true}, {Offset: 24}} {
+			f.Src, f.Dst, f.Protocol, f.ID = client, vip, 17, id
+			from, to := 34, 34+24
+			if f.Offset > 0 {
+				from, to = to, len(whole)
+			}
+			backend, _ := netip.AddrFromSlice(n.run("tc_uplink_in", packet.Build(fromRouter, f, packet.Payload(whole[from:to]))).frame[30:34])
+			seen = append(seen, backend)
+		}
+		if seen[0] != seen[1] || seen[0] != podA && seen[0] != podA2 {
+			t.Fatalf("the fragments went to %v, want one backend", seen)
+		}
+	}
+}
+
 // Datagrams of their own ports are spread over all backends.
 func TestOneShots(t *testing.T) {
 	n := newNode(t)

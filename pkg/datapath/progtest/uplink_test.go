@@ -104,6 +104,8 @@ func TestReturnsByItsNode(t *testing.T) {
 	n := newNode(t)
 	other := packet.MAC{2, 0, 0, 0, 2, 3}
 	n.put("peers", objects.MapPeerKey{Ifindex: here, Mac: other}, objects.MapPeer{Node: objects.Addr(nodeC)})
+	n.ns.Exec(t, "ip", "addr", "add", nodeA.String()+"/32", "dev", "lo")
+	n.listen(53)
 	answer := packet.TCP{Src: 8080, Dst: 4000, Flags: packet.SYN | packet.ACK}
 	arrive := func(eth packet.Eth, flags uint8) step {
 		return step{name: "in", program: "tc_uplink_in", verdict: redirect,

@@ -90,7 +90,7 @@ func before(a, b *service.Entry) bool {
 // same tells whether two entries of one frontend mean the same.
 func same(a, b *service.Entry) bool {
 	return a.Port == b.Port && a.Kind == b.Kind && a.Empty == b.Empty && a.Affinity == b.Affinity &&
-		a.Consistent == b.Consistent && a.SocketLB == b.SocketLB && a.NodePortRoles == b.NodePortRoles &&
+		a.Consistent == b.Consistent && a.SocketLB == b.SocketLB && a.PerPacket == b.PerPacket && a.NodePortRoles == b.NodePortRoles &&
 		slices.Equal(a.SourceRanges, b.SourceRanges) && slices.Equal(a.Backends, b.Backends) &&
 		slices.Equal(a.Serving, b.Serving)
 }

@@ -139,6 +139,9 @@ func (s *Services) frontendValue(w wanted) objects.MapFrontend {
 	if e.SocketLB && len(e.Backends) > 0 {
 		v.Flags |= uint16(objects.MapFrontendFlagsFE_SOCKET)
 	}
+	if e.PerPacket {
+		v.Flags |= uint16(objects.MapFrontendFlagsFE_PACKET)
+	}
 	if e.Empty == service.Reject {
 		v.Flags |= uint16(objects.MapFrontendFlagsFE_REJECT)
 	}

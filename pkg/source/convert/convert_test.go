@@ -186,6 +186,16 @@ func TestNodePortNICs(t *testing.T) {
 	checkErr(t, err, "patchbay.net/nodeport-nics", "wifi")
 }
 
+func TestUDPMode(t *testing.T) {
+	for mode, want := range map[string]bool{"": false, "flow": false, "packet": true} {
+		if got, err := udpPerPacket(mode); got != want || err != nil {
+			t.Errorf("%q: got %v, %v, want %v", mode, got, err, want)
+		}
+	}
+	_, err := udpPerPacket("stateless")
+	checkErr(t, err, "patchbay.net/udp-mode", "stateless")
+}
+
 func TestEndpointSliceWhole(t *testing.T) {
 	obj := read[discoveryv1.EndpointSlice](t, `
 addressType: IPv4

@@ -42,6 +42,7 @@ func Service(obj *corev1.Service) (service.Service, bool, error) {
 	ranges, errRanges := sourceRanges(spec.LoadBalancerSourceRanges)
 	ingress, errIngress := ingressIPs(obj.Status.LoadBalancer.Ingress)
 	nics, errNICs := nodePortNICs(obj.Annotations[v1alpha1.AnnotationNodePortNICs])
+	perPacket, errUDP := udpPerPacket(obj.Annotations[v1alpha1.AnnotationUDPMode])
 	svc := service.Service{
 		Namespace: obj.Namespace, Name: obj.Name,
 		ClusterIPs: clusterIPs, ExternalIPs: externalIPs, LoadBalancerIPs: ingress,
@@ -51,11 +52,12 @@ func Service(obj *corev1.Service) (service.Service, bool, error) {
 		InternalLocal: spec.InternalTrafficPolicy != nil && *spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
 		SourceRanges:  ranges,
 		NodePortNICs:  nics,
+		UDPPerPacket:  perPacket,
 	}
 	if spec.Type == corev1.ServiceTypeLoadBalancer && svc.ExternalLocal {
 		svc.HealthCheckNodePort = uint16(spec.HealthCheckNodePort)
 	}
-	return svc, true, errors.Join(errIPs, errExternal, errPorts, errRanges, errIngress, errNICs)
+	return svc, true, errors.Join(errIPs, errExternal, errPorts, errRanges, errIngress, errNICs, errUDP)
 }
 
 // clusterIPs returns the Service's cluster addresses.
@@ -159,6 +161,16 @@ func ingressIPs(list []corev1.LoadBalancerIngress) ([]netip.Addr, error) {
 		}
 	}
 	return parseAddrs("status.loadBalancer.ingress", ips)
+}
+
+func udpPerPacket(annotation string) (bool, error) {
+	switch annotation {
+	case "", "flow":
+		return false, nil
+	case "packet":
+		return true, nil
+	}
+	return false, fmt.Errorf("annotation %s: %q is none of flow, packet", v1alpha1.AnnotationUDPMode, annotation)
 }
 
 func nodePortNICs(annotation string) (service.NICRoles, error) {
