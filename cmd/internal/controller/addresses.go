@@ -86,10 +86,16 @@ func (a *addresses) reconcile(ctx context.Context, wall time.Time) (again bool, 
 }
 
 // tellSearches tells the owners of addresses what the search for these found.
+// Those that asked for one that is in use are told why they wait.
 func (a *addresses) tellSearches(result loadbalancer.Result) {
+	waits := func(n loadbalancer.Name) bool {
+		return slices.ContainsFunc(result.Assignments, func(as loadbalancer.Assignment) bool {
+			return as.Service == n && errors.Is(as.Reason, loadbalancer.ErrConflict)
+		})
+	}
 	for _, c := range result.Conflicts {
 		text := fmt.Sprintf("another machine on the network uses %s (%s); it is not given", c.Addr, c.By)
-		a.status.Warn(c.Owners, "AddressConflict", text)
+		a.status.Warn(slices.DeleteFunc(slices.Clone(c.Owners), waits), "AddressConflict", text)
 	}
 	for _, record := range result.Put {
 		if record.State == loadbalancer.Active && a.searches.Late(record.Addr) {

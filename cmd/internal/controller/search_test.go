@@ -177,7 +177,7 @@ func TestSearchBeforeUse(t *testing.T) {
 		if got := c.addrs("fixed"); got != "192.0.2.7" || c.addrs("web") != "192.0.2.2" || c.pool().Conflicted != 0 || len(c.pool().Conflicts) != 0 {
 			t.Errorf("want the requested one given once it is free, got %q; pool %+v", got, c.pool())
 		}
-		for _, want := range []string{"web Warning AddressConflict: another machine on the network uses 192.0.2.1", "fixed Warning AddressConflict: another machine"} {
+		for _, want := range []string{"web Warning AddressConflict: another machine on the network uses 192.0.2.1", "fixed Warning AddressConflict: address is not free: another machine"} {
 			if !slices.ContainsFunc(c.said, func(line string) bool { return strings.HasPrefix(line, want) }) {
 				t.Errorf("want event %q, got %q", want, c.said)
 			}

@@ -71,9 +71,6 @@ func (w *Writer) announcer(addr netip.Addr) (network.Announcer, bool) {
 
 // moved tells the Services of an address that it went to another node, and why.
 func (w *Writer) moved(obj *v1alpha1.IPAllocation, now network.Announcer) {
-	if now.Node == "" {
-		return // it says so itself when it goes on
-	}
 	for _, owner := range obj.Spec.Owners {
 		svc, ok := source.Get[*corev1.Service](w.store, source.KindService, source.Key{Namespace: owner.Namespace, Name: owner.Name})
 		if !ok {
@@ -82,7 +79,7 @@ func (w *Writer) moved(obj *v1alpha1.IPAllocation, now network.Announcer) {
 		t := told{object{source.KindService, source.KeyOf(svc)}, "announcer of " + obj.Spec.Address}
 		before := cmp.Or(w.told[t], obj.Status.Announcer)
 		w.told[t] = now.Node
-		if before == now.Node {
+		if before == now.Node || now.Node == "" {
 			continue
 		}
 		reason, text := "AddressAnnounced", fmt.Sprintf("%s is announced by node %s", obj.Spec.Address, now.Node)
