@@ -45,7 +45,10 @@ func (r *Reconciler) planInput() plan.Input {
 	for _, n := range r.services.Nodes() {
 		node := plan.Node{Name: n.Name, InternalIPs: n.InternalIPs, ExternalIPs: n.ExternalIPs, PodCIDRs: n.PodCIDRs}
 		if state, ok := source.Get[*v1alpha1.NodeNetworkState](r.store, source.KindNodeNetworkState, source.Key{Name: n.Name}); ok {
-			node.NICs = plan.RemoteNICs(state)
+			node.NICs, node.NoTunnel = plan.RemoteNICs(state), !plan.HasTunnel(state)
+		}
+		if told := r.told[n.Name]; told != nil {
+			node.NICs = told
 		}
 		in.Nodes = append(in.Nodes, node)
 	}

@@ -151,7 +151,7 @@ func (m *Machine) Step(s Situation) (next time.Time, err error) {
 	}
 	m.again(s)
 	var errs []error
-	wanted := make(map[netip.Addr]bool, len(s.Wants))
+	wanted, told := make(map[netip.Addr]bool, len(s.Wants)), told(s.View)
 	for i := range s.Wants {
 		w := &s.Wants[i]
 		wanted[w.Addr] = true
@@ -160,7 +160,7 @@ func (m *Machine) Step(s Situation) (next time.Time, err error) {
 			r = &record{addr: w.Addr, since: s.Now}
 			m.records[w.Addr] = r
 		}
-		st := step{Machine: m, s: &s, r: r, w: w}
+		st := step{Machine: m, s: &s, r: r, w: w, told: told}
 		errs = append(errs, st.do())
 	}
 	for addr, r := range m.records {

@@ -4,6 +4,7 @@ package holder
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -14,15 +15,27 @@ import (
 // step judges one address.
 type step struct {
 	*Machine
-	s *Situation
-	r *record
-	w *Want
+	s    *Situation
+	r    *record
+	w    *Want
+	told map[netip.Addr][]rival // what the peers said they have
 }
 
 // rival is a peer that answers for the address, as far as is known.
 type rival struct {
 	heartbeat.Held
 	heartbeat.Peer
+}
+
+// told is what the peers said they have, by address.
+func told(v heartbeat.View) map[netip.Addr][]rival {
+	all := map[netip.Addr][]rival{}
+	for _, p := range v.Peers {
+		for _, h := range p.State.Held {
+			all[h.Addr] = append(all[h.Addr], rival{h, p})
+		}
+	}
+	return all
 }
 
 func (t *step) do() error {
@@ -43,10 +56,9 @@ func (t *step) do() error {
 // whose agents are gone for a moment while their kernels go on.
 func (t *step) rivals() []rival {
 	var list []rival
-	for _, p := range t.s.View.Peers {
-		i := slices.IndexFunc(p.State.Held, func(h heartbeat.Held) bool { return h.Addr == t.w.Addr })
-		if i >= 0 && t.counts(p) {
-			list = append(list, rival{p.State.Held[i], p})
+	for _, o := range t.told[t.w.Addr] {
+		if t.counts(o.Peer) {
+			list = append(list, o)
 		}
 	}
 	slices.SortFunc(list, func(a, b rival) int { return -t.compare(a.Epoch, a.Name, b.Epoch, b.Name) })

@@ -22,6 +22,7 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/netdev"
 	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
 	"github.com/patchbay-net/patchbay/pkg/service"
 	"github.com/patchbay-net/patchbay/pkg/source"
 	"github.com/patchbay-net/patchbay/test/netlab"
@@ -89,7 +90,7 @@ func newLab(t *testing.T, entries ...datapath.Announcement) *lab {
 			if err != nil {
 				t.Logf("%s: %v", object, err)
 			}
-		}, Suspect: func(map[string]bool) {},
+		}, Suspect: func(map[string]bool) {}, NICs: func(map[string][]plan.RemoteNIC) {},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/patchbay-net/patchbay/pkg/announce"
 	"github.com/patchbay-net/patchbay/pkg/announce/heartbeat"
@@ -201,8 +202,7 @@ func allocated(v parts.Objects) (active, held map[netip.Addr]bool) {
 	return active, held
 }
 
-// balanced collects the Services with LoadBalancer addresses. Their backends for
-// the cluster are those on all nodes.
+// balanced collects the Services with LoadBalancer addresses.
 func balanced(v parts.Objects) []plan.Balanced {
 	byName := make(map[service.Name]*plan.Balanced)
 	for i := range v.Entries {
@@ -220,17 +220,31 @@ func balanced(v parts.Objects) []plan.Balanced {
 		if !slices.Contains(b.Addrs, e.Frontend.IP) {
 			b.Addrs = append(b.Addrs, e.Frontend.IP)
 		}
-		for _, backend := range e.Backends {
-			if b.Local && !slices.Contains(b.Nodes, backend.Node) {
-				b.Nodes = append(b.Nodes, backend.Node)
-			}
-		}
 	}
+	endpoints(v, byName)
 	list := make([]plan.Balanced, 0, len(byName))
 	for _, name := range slices.SortedFunc(maps.Keys(byName), func(a, b service.Name) int { return strings.Compare(a.String(), b.String()) }) {
 		list = append(list, *byName[name])
 	}
 	return list
+}
+
+// endpoints adds the nodes with ready endpoints to the Services whose packets stay
+// on the node that they come to. The frontends' backends won't do: they are those
+// that this node prefers, and all nodes have to come to the same.
+func endpoints(v parts.Objects, byName map[service.Name]*plan.Balanced) {
+	for slice := range source.All[*discoveryv1.EndpointSlice](v.Store, source.KindEndpointSlice) {
+		b := byName[service.Name{Namespace: slice.Namespace, Name: slice.Labels[discoveryv1.LabelServiceName]}]
+		if b == nil || !b.Local {
+			continue
+		}
+		for _, e := range slice.Endpoints {
+			ready := e.Conditions.Ready == nil || *e.Conditions.Ready
+			if ready && e.NodeName != nil && !slices.Contains(b.Nodes, *e.NodeName) {
+				b.Nodes = append(b.Nodes, *e.NodeName)
+			}
+		}
+	}
 }
 
 // annotated adds what only the object says.

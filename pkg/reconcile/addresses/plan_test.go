@@ -5,14 +5,23 @@ package addresses
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/patchbay-net/patchbay/pkg/announce"
 	"github.com/patchbay-net/patchbay/pkg/announce/heartbeat"
 	"github.com/patchbay-net/patchbay/pkg/announce/holder"
+	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/netdev"
 	"github.com/patchbay-net/patchbay/pkg/netdev/nic"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/plan"
+	"github.com/patchbay-net/patchbay/pkg/service"
+	"github.com/patchbay-net/patchbay/pkg/source"
 )
 
 // TestPlan: who can have an address and on which NIC here, by what the nodes tell
@@ -68,5 +77,35 @@ func TestPlan(t *testing.T) {
 				t.Errorf("order %v, on NIC %d; want %v, on %d", want.Order, want.Link, tt.order, tt.link)
 			}
 		})
+	}
+}
+
+// TestLocal: the nodes that a Service's packets may come to are those with ready
+// endpoints, whichever of them this node itself would choose.
+func TestLocal(t *testing.T) {
+	store, ready, not := source.NewStore(), true, false
+	apply := func(kind source.Kind, obj source.Object) {
+		store.Apply(source.Event{Op: source.Upsert, Kind: kind, Key: source.KeyOf(obj), Object: obj})
+	}
+	apply(source.KindIPPool, &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "lan"}, Spec: v1alpha1.IPPoolSpec{
+		Use: v1alpha1.UseLoadBalancer, CIDRs: []string{"192.0.0.0/24"}}})
+	v := parts.Objects{Node: "a", Store: store}
+	for i, policy := range []corev1.ServiceExternalTrafficPolicy{corev1.ServiceExternalTrafficPolicyLocal, corev1.ServiceExternalTrafficPolicyCluster} {
+		name := strings.ToLower(string(policy))
+		apply(source.KindService, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "d", Name: name}, Spec: corev1.ServiceSpec{ExternalTrafficPolicy: policy}})
+		endpoint := func(node string, is *bool) discoveryv1.Endpoint {
+			return discoveryv1.Endpoint{NodeName: &node, Conditions: discoveryv1.EndpointConditions{Ready: is}}
+		}
+		apply(source.KindEndpointSlice, &discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "d", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name}},
+			Endpoints:  []discoveryv1.Endpoint{endpoint("a", &ready), endpoint("b", nil), endpoint("b", &ready), endpoint("c", &not)},
+		})
+		e := service.Entry{Kind: service.LoadBalancer, Port: service.PortName{Namespace: "d", Name: name}, Backends: []service.Backend{{Node: "a"}}}
+		e.Frontend.IP, e.Frontend.Scope = vip(100+i), service.Cluster
+		v.Entries = append(v.Entries, e)
+	}
+	got := wishes(v)
+	if len(got) != 2 || !slices.Equal(got[0].Local, []string{"a", "b"}) || got[1].Local != nil {
+		t.Errorf("wishes %+v, want the first where a and b are, the second anywhere", got)
 	}
 }

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package holder
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/patchbay-net/patchbay/pkg/announce/heartbeat"
+)
+
+// TestMeets: of two holders that hear each other again the one that keeps the
+// address tells the network so anew, at each beat at most, as who is there may
+// have learnt the other's MAC; the other one is quiet.
+func TestMeets(t *testing.T) {
+	now := time.Now()
+	k := &fakeKernel{}
+	m := New("a", time.Minute, k, mine, now)
+	m.records[vip].epoch = 5
+	_, _ = m.Step(peers(now, mine)) // which claims what an earlier life left
+	before := k.claims
+	for i := range 10 {
+		_, _ = m.Step(peers(now.Add(time.Duration(i)*heartbeat.Interval/5), mine, heartbeat.Held{Addr: vip, Epoch: 4}))
+	}
+	if got := k.claims - before; got != 2 || m.records[vip].phase != Holding {
+		t.Errorf("the later holder claimed %d times in 180 ms and is %v, want 2 and holding", got, m.records[vip].phase)
+	}
+	before = k.claims
+	_, _ = m.Step(peers(now.Add(time.Second), mine, heartbeat.Held{Addr: vip, Epoch: 6}))
+	if m.records[vip].phase != Idle || k.claims != before {
+		t.Errorf("the earlier holder is %v and claimed %d times, want it idle and quiet", m.records[vip].phase, k.claims-before)
+	}
+}
+
+// TestStoodStill: who stood still between its claim and its answer doesn't begin
+// to answer: another one may have the address by now.
+func TestStoodStill(t *testing.T) {
+	for name, tt := range map[string]struct {
+		after   time.Duration
+		settled bool
+		want    Phase
+	}{
+		"too early":             {yielding / 2, true, Claiming},
+		"in time":               {yielding, true, Holding},
+		"known to the beats":    {yielding, false, Idle},
+		"not yet known to them": {2 * heartbeat.Silence, true, Idle},
+	} {
+		now := time.Now()
+		m := New("a", time.Minute, &fakeKernel{}, nil, now)
+		entries := map[netip.Addr]int{}
+		_, _ = m.Step(peers(now, entries, heartbeat.Held{Addr: vip, Epoch: 1, Offered: "a"}))
+		if m.records[vip].phase != Claiming {
+			t.Fatalf("%s: %v, want it claimed", name, m.records[vip].phase)
+		}
+		s := peers(now.Add(tt.after), entries)
+		s.View.Settled = tt.settled
+		_, _ = m.Step(s)
+		if got := m.records[vip].phase; got != tt.want {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
+}
+
+// TestDoubtful: nothing is offered to a node whose beats are missing.
+func TestDoubtful(t *testing.T) {
+	now := time.Now()
+	m := New("a", time.Minute, &fakeKernel{}, mine, now)
+	for doubtful, want := range map[bool]string{false: "b", true: ""} {
+		s := peers(now, mine)
+		s.Wants[0].Best = "b"
+		b := s.View.Peers["b"]
+		b.Doubtful = doubtful
+		s.View.Peers["b"] = b
+		_, _ = m.Step(s)
+		if got := m.records[vip].offered; got != want {
+			t.Errorf("doubtful %v: offered to %q, want %q", doubtful, got, want)
+		}
+	}
+}
