@@ -53,9 +53,9 @@ type Table struct {
 
 	mu        sync.Mutex
 	endpoints map[agentapi.EndpointKey]*endpoint
-	doomed    []agentapi.EndpointDelete // whose links and leases are to end
-	// ended are the keys deleted since endpoints were last looked through, with
-	// their generation: what was listed before may still speak of them.
+	doomed    map[doom]agentapi.EndpointDelete // whose links and leases are to end
+	// ended are the keys deleted while endpoints are looked through, with their
+	// generation: what was listed before may still speak of them. Else it is nil.
 	ended map[agentapi.EndpointKey]uint64
 }
 
@@ -71,7 +71,7 @@ type endpoint struct {
 func New(dp Datapath, leases *store.Store, gate string, ports func(), log *slog.Logger) *Table {
 	return &Table{
 		datapath: dp, leases: leases, gate: gate, ports: ports, log: log, reaping: make(chan struct{}, 1),
-		endpoints: map[agentapi.EndpointKey]*endpoint{}, ended: map[agentapi.EndpointKey]uint64{},
+		endpoints: map[agentapi.EndpointKey]*endpoint{}, doomed: map[doom]agentapi.EndpointDelete{},
 	}
 }
 
@@ -139,7 +139,9 @@ func (t *Table) Delete(d agentapi.EndpointDelete) error {
 		return nil
 	}
 	delete(t.endpoints, d.EndpointKey)
-	t.ended[d.EndpointKey] = cmp.Or(d.Generation, math.MaxUint64)
+	if t.ended != nil {
+		t.ended[d.EndpointKey] = cmp.Or(d.Generation, math.MaxUint64)
+	}
 	t.mu.Unlock()
 	if kept != nil && len(kept.Ports) > 0 {
 		t.ports()
@@ -215,8 +217,13 @@ func (t *Table) Adopt() error {
 	defer t.adopting.Unlock()
 	t.mu.Lock()
 	before := maps.Clone(t.endpoints)
-	clear(t.ended)
+	t.ended = map[agentapi.EndpointKey]uint64{}
 	t.mu.Unlock()
+	defer func() {
+		t.mu.Lock()
+		t.ended = nil
+		t.mu.Unlock()
+	}()
 	have, err := t.datapath.Endpoints()
 	if err != nil {
 		return err

@@ -3,9 +3,10 @@
 package endpoints
 
 import (
-	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"time"
 
 	"github.com/patchbay-net/patchbay/ipam/store"
@@ -24,6 +25,12 @@ const (
 	earlyLooks = 3
 	retryReap  = time.Second // when what couldn't be removed is tried again
 )
+
+// doom names what the reaper is to remove.
+type doom struct {
+	key   agentapi.EndpointKey
+	index int
+}
 
 // Run removes the links of endpoints that are no more, those that gather while
 // it is at work together, and ends their leases. It ends with ctx.
@@ -61,7 +68,10 @@ func (t *Table) reap(d agentapi.EndpointDelete) {
 		return
 	}
 	t.mu.Lock()
-	t.doomed = append(t.doomed, d)
+	what := doom{d.EndpointKey, d.HostIfIndex}
+	if was, ok := t.doomed[what]; !ok || d.EndsLease || !was.EndsLease {
+		t.doomed[what] = d
+	}
 	t.mu.Unlock()
 	t.wakeReaper()
 }
@@ -77,8 +87,7 @@ func (t *Table) wakeReaper() {
 // the next time, and holds its addresses.
 func (t *Table) removeDoomed() error {
 	t.mu.Lock()
-	due := t.doomed
-	t.doomed = nil
+	due := maps.Clone(t.doomed)
 	t.mu.Unlock()
 	links := map[int]string{}
 	for _, d := range due {
@@ -88,43 +97,44 @@ func (t *Table) removeDoomed() error {
 	}
 	errs := []error{netdev.RemovePodLinks(links)}
 	ended := map[store.Key]uint64{}
-	var left []agentapi.EndpointDelete
-	for _, d := range due {
+	for what, d := range due {
 		index, _, err := podlink.Index(d.HostIfName)
-		errs = append(errs, err)
 		switch {
 		case err != nil || d.HostIfIndex != 0 && index == d.HostIfIndex:
-			left = append(left, d)
+			errs = append(errs, err, fmt.Errorf("link %s is still there", d.HostIfName))
+			delete(due, what)
 		case d.EndsLease:
 			key := store.Key(d.EndpointKey)
 			ended[key] = max(ended[key], d.Generation)
 		}
 	}
 	if err := t.leases.ReleaseAll(ended); err != nil {
-		errs, left = append(errs, err), due
+		return errors.Join(append(errs, err)...)
 	}
 	t.mu.Lock()
-	t.doomed = append(t.doomed, left...)
+	maps.DeleteFunc(t.doomed, func(what doom, d agentapi.EndpointDelete) bool {
+		done, ok := due[what]
+		return ok && done.Generation == d.Generation && done.EndsLease == d.EndsLease
+	})
 	t.mu.Unlock()
 	return errors.Join(errs...)
 }
 
 // endMarked ends the leases that are marked as ended.
 func (t *Table) endMarked() error {
+	links, err := netdev.PodLinks() // before the leases: a link made later is another's
+	if err != nil {
+		return err
+	}
 	contents, err := t.leases.List()
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, lease := range contents.Leases {
-		if !lease.Ended {
-			continue
+		if lease.Ended {
+			errs = append(errs, t.Delete(ending(lease, links[lease.Link()])))
 		}
-		link := netdev.Link{Name: lease.Link()}
-		if link.Index, _, err = podlink.Index(link.Name); err == nil {
-			err = t.Delete(ending(lease, link))
-		}
-		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -132,7 +142,7 @@ func (t *Table) endMarked() error {
 // ending is the DEL that had marked a lease, whose link may be gone.
 func ending(lease store.Lease, link netdev.Link) agentapi.EndpointDelete {
 	return agentapi.EndpointDelete{
-		EndpointKey: agentapi.EndpointKey(lease.Key), HostIfName: cmp.Or(link.Name, lease.Link()), HostIfIndex: link.Index,
+		EndpointKey: agentapi.EndpointKey(lease.Key), HostIfName: lease.Link(), HostIfIndex: link.Index,
 		Addrs: lease.Addrs, Generation: lease.Generation, EndsLease: true,
 	}
 }

@@ -3,6 +3,7 @@
 package endpoints
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -52,14 +53,16 @@ func TestLeaseEndsWithLink(t *testing.T) {
 		name := lease.Link()
 		l.here.Exec(t, "ip", "link", "set", "lo", "name", name) // which can't be removed
 		d := agentapi.EndpointDelete{EndpointKey: agentapi.EndpointKey(lease.Key), HostIfName: name, HostIfIndex: l.here.Index(t, name), Generation: lease.Generation, EndsLease: true}
-		if err := l.table.Delete(d); err != nil {
-			t.Fatal(err)
+		for range 3 {
+			if err := errors.Join(l.table.Delete(d), l.table.endMarked()); err != nil {
+				t.Fatal(err)
+			}
 		}
 		netlab.WaitFor(t, 5*time.Second, "a try to remove the link", func() error {
 			l.table.mu.Lock()
 			defer l.table.mu.Unlock()
-			if len(l.table.doomed) != 1 {
-				return fmt.Errorf("doomed: %v", l.table.doomed)
+			if len(l.table.doomed) != 1 || len(l.table.ended) != 0 {
+				return fmt.Errorf("doomed: %v, ended: %v", l.table.doomed, l.table.ended)
 			}
 			return nil
 		})
