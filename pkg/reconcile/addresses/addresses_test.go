@@ -225,7 +225,7 @@ func TestStranger(t *testing.T) {
 		l.await("the free one", "192.168.1.101")
 		status := v1alpha1.NodeNetworkStateStatus{}
 		l.Part().Report(&status)
-		if len(status.Conditions) != 1 || !strings.Contains(status.Conditions[0].Message, "192.168.1.100: a stranger at ") {
+		if len(status.Conditions) != 1 || !strings.Contains(status.Conditions[0].Message, "192.168.1.100 is used by ") {
 			t.Errorf("conditions %+v, want one that says who uses it", status.Conditions)
 		}
 		l.client.Exec(t, "ip", "addr", "del", "192.168.1.100/24", "dev", "eth0")
