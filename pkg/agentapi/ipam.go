@@ -29,6 +29,7 @@ type IPAMBlock struct {
 	Revision int64        `json:"revision"`
 	Used     int64        `json:"used"` // leased, resting or reserved
 	Free     int64        `json:"free"`
+	Node     string       `json:"node,omitempty"` // whose it is, where several are meant
 }
 
 // IPAMWait is what an ADD waits for.

@@ -47,6 +47,7 @@ type Pod struct {
 	Endpoint
 	Attached bool   `json:"attached"` // its programs are in force
 	Problem  string `json:"problem,omitempty"`
+	Node     string `json:"node,omitempty"` // where Kubernetes answers in the agent's place: then Attached isn't known
 }
 
 // Service is one frontend as it is in force.

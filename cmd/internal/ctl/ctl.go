@@ -208,7 +208,7 @@ func (c *cli) client(ctx context.Context) (agentapi.Client, error) {
 		return client, fmt.Errorf("--server: %w", err)
 	}
 	client.Timeout = 20 * time.Second // all objects are read at first
-	client.Handler = remote.Handler(ctx, remote.Options{Source: api, Node: c.node, Name: file})
+	client.Handler = remote.Handler(ctx, remote.Options{Source: api, Writer: api, Node: c.node, Name: file})
 	return client, nil
 }
 

@@ -121,8 +121,8 @@ default     web-1   10.244.0.5,fd00:244::5   pb00000000001   yes        -
 -           -       10.244.0.6               pb00000000002   no         no such interface
 `},
 		{"pods default/web-1 -o wide", `
-NAMESPACE   NAME    ADDRESSES                INTERFACE       IN-FORCE   MAC                 CONTAINER   PROBLEM
-default     web-1   10.244.0.5,fd00:244::5   pb00000000001   yes        02:00:00:00:00:01   c1/eth0     -
+NAMESPACE   NAME    ADDRESSES                INTERFACE       IN-FORCE   MAC                 CONTAINER   NODE   PROBLEM
+default     web-1   10.244.0.5,fd00:244::5   pb00000000001   yes        02:00:00:00:00:01   c1/eth0     -      -
 `},
 		{"services", `
 NAMESPACE   NAME   KIND           FRONTEND                SCOPE      BACKENDS

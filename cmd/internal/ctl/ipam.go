@@ -38,6 +38,7 @@ func (c *cli) ipamBlocks(program, use string, lines []string) *cobra.Command {
 			{"USED", false, func(b agentapi.IPAMBlock) string { return strconv.FormatInt(b.Used, 10) }},
 			{"FREE", false, func(b agentapi.IPAMBlock) string { return strconv.FormatInt(b.Free, 10) }},
 			{"REVISION", true, func(b agentapi.IPAMBlock) string { return strconv.FormatInt(b.Revision, 10) }},
+			{"NODE", true, func(b agentapi.IPAMBlock) string { return b.Node }},
 		},
 		named: func(b agentapi.IPAMBlock, name string) bool {
 			addr, err := netip.ParseAddr(name)

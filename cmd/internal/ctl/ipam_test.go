@@ -45,8 +45,8 @@ BLOCK           POOL                 STATE      USED   FREE
 10.200.0.0/24   node.spec.podCIDRs   Active     0      254
 `, exitOK},
 		{"ipam show 10.244.0.9 -o wide", nil, `
-BLOCK           POOL   STATE      USED   FREE   REVISION
-10.244.0.0/26   pods   Draining   2      60     3
+BLOCK           POOL   STATE      USED   FREE   REVISION   NODE
+10.244.0.0/26   pods   Draining   2      60     3          -
 `, exitOK},
 		{"ipam check", nil, "leases, interfaces and blocks agree\n", exitOK},
 		{"ipam check", []agentapi.IPAMLeak{leak}, `

@@ -28,15 +28,31 @@ func (c *cli) pods(program string) *cobra.Command {
 			{"NAME", false, func(p agentapi.Pod) string { return p.PodName }},
 			{"ADDRESSES", false, func(p agentapi.Pod) string { return list(p.Addrs) }},
 			{"INTERFACE", false, func(p agentapi.Pod) string { return p.HostIfName }},
-			{"IN-FORCE", false, func(p agentapi.Pod) string { return yes(p.Attached) }},
+			{"IN-FORCE", false, inForce},
 			{"MAC", true, func(p agentapi.Pod) string { return p.MAC }},
-			{"CONTAINER", true, func(p agentapi.Pod) string { return p.ContainerID + "/" + p.IfName }},
+			{"CONTAINER", true, container},
+			{"NODE", true, func(p agentapi.Pod) string { return p.Node }},
 			{"PROBLEM", false, func(p agentapi.Pod) string { return p.Problem }},
 		},
 		named: func(p agentapi.Pod, name string) bool {
 			return isName(name, p.PodNamespace, p.PodName) || has(p.Addrs, name)
 		},
 	}.command(c, program)
+}
+
+// inForce tells whether a pod's programs are in force, where it is known.
+func inForce(p agentapi.Pod) string {
+	if p.Node != "" {
+		return ""
+	}
+	return yes(p.Attached)
+}
+
+func container(p agentapi.Pod) string {
+	if p.ContainerID == "" {
+		return ""
+	}
+	return p.ContainerID + "/" + p.IfName
 }
 
 func (c *cli) services(program string) *cobra.Command {

@@ -26,13 +26,15 @@ import (
 // Options say where to read, and for which node.
 type Options struct {
 	Source source.Source
+	Writer source.Writer
 	Node   string // empty: the whole cluster
 	Name   string // of the source, to show
 }
 
-// view is what has been read.
+// view is what has been read of some kinds of objects.
 type view struct {
 	Options
+	kinds    []source.Kind
 	mu       sync.Mutex
 	store    *source.Store
 	services *convert.Services
@@ -41,29 +43,71 @@ type view struct {
 	failed   error
 }
 
-// kinds are the objects that answers are made of.
-func kinds() []source.Kind {
-	return source.Distinct(append(convert.Kinds(), source.KindNodeNetworkState, source.KindIPAllocation, source.KindNodeRoute))
+func newView(o Options, kinds ...source.Kind) *view {
+	return &view{Options: o, kinds: source.Distinct(kinds), store: source.NewStore(), services: convert.NewServices(nil), read: make(chan struct{})}
 }
 
 // Handler answers like an agent, as far as objects tell. It reads them when it
 // is first asked, and goes on to follow them until ctx ends.
 func Handler(ctx context.Context, o Options) agentapi.Handler {
-	v := &view{Options: o, store: source.NewStore(), services: convert.NewServices(nil), read: make(chan struct{})}
+	v := newView(o, append(convert.Kinds(), source.KindNodeNetworkState, source.KindIPAllocation, source.KindNodeRoute, source.KindVirtualSwitch, source.KindIPBlock)...)
+	pods := newView(o, source.KindPod)
 	h := agentapi.Handler{
 		agentapi.OpInfo:      ask(ctx, v, v.info),
 		agentapi.OpServices:  ask(ctx, v, v.listServices),
 		agentapi.OpAddresses: ask(ctx, v, v.addresses),
 		agentapi.OpNICs:      ask(ctx, v, v.nics),
 		agentapi.OpRoutes:    ask(ctx, v, v.routes),
+		agentapi.OpNodes:     ask(ctx, v, v.nodes),
+		agentapi.OpSwitches:  ask(ctx, v, v.switches),
+		agentapi.OpIPAM:      ask(ctx, v, v.blocks),
+		agentapi.OpPods:      ask(ctx, pods, pods.pods),
 	}
-	elsewhere := map[agentapi.Op]string{agentapi.OpEvents: "kubectl get events -A shows what Kubernetes keeps"}
-	for _, op := range []agentapi.Op{agentapi.OpPods, agentapi.OpLeases, agentapi.OpDrops, agentapi.OpTrace, agentapi.OpLost, agentapi.OpSwitches, agentapi.OpEvents, agentapi.OpRouteAdd, agentapi.OpRouteRemove} {
+	v.servePools(ctx, h)
+	for op, other := range elsewhere() {
 		h[op] = agentapi.Do(func(context.Context, agentapi.None) (agentapi.None, error) {
-			return agentapi.None{}, agentapi.Errorf(agentapi.CodeUnknown, "%s: only the node knows; %s", op, cmp.Or(elsewhere[op], "run it there"))
+			return agentapi.None{}, agentapi.Errorf(agentapi.CodeUnknown, "only a node's agent can do that: %s%s", o.there(), other)
 		})
 	}
 	return h
+}
+
+// elsewhere are the operations that objects don't answer, with what else may
+// help.
+func elsewhere() map[agentapi.Op]string {
+	return map[agentapi.Op]string{
+		agentapi.OpLeases: "", agentapi.OpIPAMRelease: "", agentapi.OpTrace: "", agentapi.OpLost: "", agentapi.OpAddressWhy: "",
+		agentapi.OpDrops:        "; patchbay_drops_total among the agents' metrics counts them, too",
+		agentapi.OpEvents:       "; kubectl get events -A shows what Kubernetes keeps",
+		agentapi.OpNodeDrain:    "; any node's agent can drain another by its name",
+		agentapi.OpRouteAdd:     "; or apply a NodeRoute",
+		agentapi.OpRouteRemove:  "; or delete the NodeRoute",
+		agentapi.OpSwitchCreate: "; or apply a VirtualSwitch", agentapi.OpPortDisable: "; or delete the VirtualSwitch",
+	}
+}
+
+// there is how to run the command line on the node.
+func (o Options) there() string {
+	if o.Node == "" {
+		return "kubectl -n patchbay-system exec daemonset/patchbayd -- patchbayctl ... (--node names one)"
+	}
+	return "kubectl -n patchbay-system exec $(kubectl -n patchbay-system get pod -o name -l app.kubernetes.io/name=patchbayd" +
+		" --field-selector spec.nodeName=" + o.Node + ") -- patchbayctl ..."
+}
+
+// ready has everything read, and returns an error if it can't be in time.
+func (v *view) ready(ctx, asked context.Context) error {
+	v.once.Do(func() { go v.follow(ctx) })
+	asked, cancel := context.WithTimeout(asked, readTime)
+	defer cancel()
+	select {
+	case <-v.read:
+		return nil
+	case <-asked.Done():
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return fmt.Errorf("read from %s: %w", v.Name, cmp.Or(v.failed, asked.Err()))
+	}
 }
 
 // readTime is how long the first reading may take.
@@ -72,16 +116,9 @@ const readTime = 15 * time.Second
 // ask makes an operation that waits until all has been read.
 func ask[T any](ctx context.Context, v *view, f func() (T, error)) agentapi.Func {
 	return agentapi.Do(func(asked context.Context, _ agentapi.None) (T, error) {
-		v.once.Do(func() { go v.follow(ctx) })
-		var none T
-		asked, cancel := context.WithTimeout(asked, readTime)
-		defer cancel()
-		select {
-		case <-v.read:
-		case <-asked.Done():
-			v.mu.Lock()
-			defer v.mu.Unlock()
-			return none, fmt.Errorf("read from %s: %w", v.Name, cmp.Or(v.failed, asked.Err()))
+		if err := v.ready(ctx, asked); err != nil {
+			var none T
+			return none, err
 		}
 		v.mu.Lock()
 		defer v.mu.Unlock()
@@ -92,13 +129,13 @@ func ask[T any](ctx context.Context, v *view, f func() (T, error)) agentapi.Func
 // follow reads until ctx ends.
 func (v *view) follow(ctx context.Context) {
 	done := false
-	err := v.Source.Run(ctx, kinds(), func(ev source.Event) {
+	err := v.Source.Run(ctx, v.kinds, func(ev source.Event) {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		for _, change := range v.store.Changes(ev) {
 			v.services.Apply(change)
 		}
-		if !done && v.store.Synced(kinds()...) {
+		if !done && v.store.Synced(v.kinds...) {
 			done = true
 			close(v.read)
 		}
@@ -142,6 +179,9 @@ func (v *view) info() (agentapi.Info, error) {
 		i.Counts.Backends += len(e.Backends)
 	}
 	for _, s := range states {
+		if i.Version != "" && i.Version != s.Status.Version {
+			i.Problems = append(i.Problems, agentapi.Problem{Object: v.of(s.Name, "version"), Text: "its agent is " + s.Status.Version + ", others are " + i.Version})
+		}
 		i.Version = s.Status.Version
 		i.Counts.Announced += len(s.Status.Announcements)
 		for _, b := range s.Status.Blocks {

@@ -60,10 +60,19 @@ func site() objects {
 			Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.244.0.5"}, NodeName: new(string), Conditions: discoveryv1.EndpointConditions{Ready: &ready}}}},
 		&v1alpha1.IPAllocation{ObjectMeta: named("192.0.2.10"), Spec: v1alpha1.IPAllocationSpec{Address: "192.0.2.10", Pool: "external", State: "Active",
 			Owners: []v1alpha1.ServiceReference{{Namespace: "default", Name: "web"}}}},
+		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web-1"}, Spec: corev1.PodSpec{NodeName: "a"},
+			Status: corev1.PodStatus{PodIPs: []corev1.PodIP{{IP: "10.244.0.5"}}}},
+		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "host"}, Spec: corev1.PodSpec{NodeName: "a", HostNetwork: true}},
+		&v1alpha1.IPPool{ObjectMeta: named("external"), Spec: v1alpha1.IPPoolSpec{Use: v1alpha1.UseLoadBalancer}},
+		&v1alpha1.VirtualSwitch{ObjectMeta: named("external"), Spec: v1alpha1.VirtualSwitchSpec{Type: "External", Port: "port3"}},
+		&v1alpha1.VirtualSwitch{ObjectMeta: named("internal"), Spec: v1alpha1.VirtualSwitchSpec{Type: "Internal"}},
 		&v1alpha1.NodeRoute{ObjectMeta: named("cameras"), Spec: v1alpha1.NodeRouteSpec{Interface: "port3", Destination: "192.168.20.0/24", NextHop: "192.0.2.1", Metric: &metric}},
 		&v1alpha1.NodeNetworkState{ObjectMeta: named("a"), Status: v1alpha1.NodeNetworkStateStatus{Version: "v1", Conditions: condition(true, ""),
 			NICs:          []v1alpha1.NICState{{Name: "eth0", Role: "internal", Addresses: []string{"10.0.0.1/24"}, Carrier: true}},
 			Routes:        []v1alpha1.NodeRouteState{{Name: "cameras", State: "Applied"}},
+			Switches:      []v1alpha1.SwitchState{{Name: "external", Device: "eth1", Ready: true}},
+			Blocks:        []v1alpha1.NodeBlockState{{CIDR: "10.244.0.0/24", Used: 50, Free: 200}},
+			AddressWants:  []v1alpha1.AddressWant{{Pool: "cameras", Count: 1}},
 			Announcements: []v1alpha1.AnnouncementState{{Address: "192.0.2.10", Interfaces: []string{"eth1"}}}}},
 		&v1alpha1.NodeNetworkState{ObjectMeta: named("b"), Status: v1alpha1.NodeNetworkStateStatus{Version: "v1", Conditions: condition(false, "no internal NIC"),
 			NICs: []v1alpha1.NICState{{Name: "eth0", Role: "ignored"}}}},
@@ -96,8 +105,38 @@ func TestCluster(t *testing.T) {
 	if err != nil || len(routes) != 1 || routes[0].Interface != "a/port3" || routes[0].Metric != 50 || routes[0].State != "Applied" {
 		t.Errorf("routes: %+v, %v", routes, err)
 	}
-	if _, err := c.Pods(t.Context()); err == nil || !strings.Contains(err.Error(), "only the node knows") {
-		t.Errorf("pods: %v", err)
+	pods, err := c.Pods(t.Context())
+	if err != nil || len(pods) != 1 || pods[0].PodName != "web-1" || pods[0].Node != "a" || pods[0].Addrs[0].String() != "10.244.0.5" {
+		t.Errorf("pods: %+v, %v", pods, err)
+	}
+	nodes, err := c.Nodes(t.Context())
+	if err != nil || len(nodes) != 2 || nodes[0].Life != "unknown" || nodes[1].Problem != "no internal NIC" || len(nodes[0].Held) != 1 {
+		t.Errorf("nodes: %+v, %v", nodes, err)
+	}
+	switches, err := c.Switches(t.Context())
+	if err != nil || len(switches) != 2 || switches[0].Name != "a/external" || !switches[0].Ready || switches[1].Reason != "no node has reported it" {
+		t.Errorf("switches: %+v, %v", switches, err)
+	}
+	ipam, err := c.IPAM(t.Context())
+	if err != nil || len(ipam.Blocks) != 1 || ipam.Blocks[0].Node != "a" || ipam.Blocks[0].Free != 200 || len(ipam.Leaks) != 1 || len(ipam.Waiting) != 1 {
+		t.Errorf("IPAM: %+v, %v", ipam, err)
+	}
+	pools, err := c.Pools(t.Context())
+	if err != nil || len(pools) != 1 || pools[0].Owners[0].Service != "default/web" {
+		t.Errorf("pools: %+v, %v", pools, err)
+	}
+}
+
+// What only a node can answer says how to ask it there.
+func TestElsewhere(t *testing.T) {
+	for node, want := range map[string]string{"": "exec daemonset/patchbayd -- patchbayctl", "a": "--field-selector spec.nodeName=a) -- patchbayctl"} {
+		_, err := client(t, node).Leases(t.Context())
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("leases of %q: %v, want %q in it", node, err, want)
+		}
+	}
+	if _, err := client(t, "").AddRoute(t.Context(), agentapi.RouteAdd{}); err == nil || !strings.HasSuffix(err.Error(), "or apply a NodeRoute") {
+		t.Errorf("route: %v", err)
 	}
 }
 

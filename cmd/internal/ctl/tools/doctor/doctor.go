@@ -147,7 +147,7 @@ func (w *ward) ask(ctx context.Context) {
 
 func (w *ward) agent() error {
 	if w.noAgent != nil {
-		w.found(Error, []string{"kubectl -n patchbay-system get pods -o wide", "kubectl -n patchbay-system logs -l app=patchbayd"},
+		w.found(Error, []string{"kubectl -n patchbay-system get pods -o wide", "kubectl -n patchbay-system logs -l app.kubernetes.io/name=patchbayd"},
 			"the agent doesn't answer: %v; what it has put in force goes on, and nothing changes any more", w.noAgent)
 		return nil
 	}
