@@ -3,9 +3,13 @@
 package netdev
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -25,6 +29,7 @@ func SyncGroups(link int, addrs []netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
+	members := memberships(link)
 	device := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: link}}
 	var errs []error
 	for _, a := range raw {
@@ -32,7 +37,7 @@ func SyncGroups(link int, addrs []netip.Addr) error {
 		if a.LinkIndex != link || a.Flags&unix.IFA_F_MCAUTOJOIN == 0 || group != solicitedNode(group) {
 			continue
 		}
-		if want[group] {
+		if want[group] && members[group] {
 			delete(want, group)
 			continue
 		}
@@ -48,6 +53,23 @@ func SyncGroups(link int, addrs []netip.Addr) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// memberships are the IPv6 groups that a link is a member of. A link that goes down
+// right after it came up may have left one whose address it still has.
+func memberships(link int) map[netip.Addr]bool {
+	groups := map[netip.Addr]bool{}
+	raw, _ := os.ReadFile("/proc/net/igmp6") // not there: no IPv6
+	for line := range strings.Lines(string(raw)) {
+		f := strings.Fields(line) // index, device, group, users, flags, timer
+		if len(f) < 3 || f[0] != strconv.Itoa(link) {
+			continue
+		}
+		if group, err := hex.DecodeString(f[2]); err == nil && len(group) == 16 {
+			groups[netip.AddrFrom16([16]byte(group))] = true
+		}
+	}
+	return groups
 }
 
 // solicitedNode is the group in which a host listens for who looks for addr (RFC 4291, 2.7.1).

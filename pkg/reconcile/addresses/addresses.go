@@ -263,11 +263,15 @@ func (a *Addresses) tellSuspects(view heartbeat.View) {
 	}
 }
 
-// tellNICs tells of the nodes' NICs: they know sooner than the objects that one
-// has another MAC, and without an API server.
+// tellNICs tells of the NICs of the nodes that are heard: they know sooner than
+// the objects that one has another MAC, and without an API server. Without a key
+// anybody could say so.
 func (a *Addresses) tellNICs(view heartbeat.View) {
 	remote := map[string][]plan.RemoteNIC{}
 	for name, p := range view.Peers {
+		if !p.Agent || !p.Known || len(a.Key) == 0 {
+			continue
+		}
 		for _, n := range p.State.NICs {
 			remote[name] = append(remote[name], plan.RemoteNIC{MAC: n.MAC, Addrs: n.Addrs, External: n.External, Carrier: n.Carrier})
 		}

@@ -122,6 +122,10 @@ func (a *Addresses) syncGroups(nics []nic.NIC, wishes []plan.Wish) error {
 	}
 	var errs []error
 	for _, n := range nics {
+		if !n.Carrier {
+			delete(a.groups, n.Index) // what is left of them is looked at when it is back
+			continue
+		}
 		had, known := a.groups[n.Index]
 		addrs := byLink[n.Index]
 		if known && slices.Equal(had, addrs) || !known && n.Role&nic.External == 0 && len(addrs) == 0 {
