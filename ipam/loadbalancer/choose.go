@@ -247,8 +247,7 @@ func describe(pools []*Pool, is4 bool) string {
 }
 
 // mayJoin tells whether svc may share a record's address, or has it already:
-// the same key, no port in common, and no policy Local, whose announcing node
-// depends on each Service's own endpoints.
+// the same key, no port in common, and policies that fit.
 func (p *planner) mayJoin(r *Record, svc *Service) bool {
 	if !r.State.owned() {
 		return false
@@ -256,13 +255,19 @@ func (p *planner) mayJoin(r *Record, svc *Service) bool {
 	if slices.Contains(r.Owners, svc.Name) {
 		return true
 	}
-	if svc.SharingKey == "" || svc.SharingKey != r.SharingKey || svc.Local {
+	if svc.SharingKey == "" || svc.SharingKey != r.SharingKey {
 		return false
 	}
 	return !slices.ContainsFunc(r.Owners, func(owner Name) bool {
 		other := p.services[owner]
-		return other != nil && (other.Local || other.SharingKey != svc.SharingKey || slices.ContainsFunc(other.Ports, func(port Port) bool {
+		return other != nil && (other.SharingKey != svc.SharingKey || !fit(other, svc) || slices.ContainsFunc(other.Ports, func(port Port) bool {
 			return slices.Contains(svc.Ports, port)
 		}))
 	})
+}
+
+// fit tells whether one node can announce an address for both Services: with
+// policy Local it must have endpoints of both, so both must have the same pods.
+func fit(a, b *Service) bool {
+	return a.Local == b.Local && (!a.Local || a.Backends != "" && a.Backends == b.Backends && a.Name.Namespace == b.Name.Namespace)
 }

@@ -56,6 +56,7 @@ type Service struct {
 	SharingKey string
 	Ports      []Port
 	Local      bool         // externalTrafficPolicy Local
+	Backends   string       // tells its pods from others of its namespace; "": nothing does
 	Status     []netip.Addr // what its status says now
 	Err        error        // its wishes can't be read: it keeps what it has and gets no more
 }

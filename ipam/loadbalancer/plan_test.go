@@ -65,6 +65,10 @@ func shares(key string, port uint16) func(*Service) {
 	return func(s *Service) { s.SharingKey, s.Ports = key, []Port{{6, port}} }
 }
 
+func local(pods string) func(*Service) {
+	return func(s *Service) { s.Local, s.Backends = true, pods }
+}
+
 func active(addr string, owners ...string) Record { return record(addr, Active, 0, owners...) }
 func record(addr string, state State, since int, owners ...string) Record {
 	r := Record{Addr: netip.MustParseAddr(addr), Pool: "a", State: state, Since: at(since)}
@@ -193,8 +197,18 @@ func TestPlan(t *testing.T) {
 		{"shared by key", Input{Pools: []Pool{a}, Services: []Service{svc("x", shares("k", 80)), svc("y", shares("k", 81)), svc("z", shares("other", 82))}},
 			[]string{"x=192.0.2.1", "y=192.0.2.1", "z=192.0.2.2"}},
 		{"not with a port in common", Input{Pools: []Pool{a}, Services: []Service{svc("x", shares("k", 80)), svc("y", shares("k", 80))}}, []string{"x=192.0.2.1", "y=192.0.2.2"}},
-		{"not with policy Local", Input{Pools: []Pool{a}, Services: []Service{svc("x", shares("k", 80)), svc("y", shares("k", 81), func(s *Service) { s.Local = true })}},
+		{"not with another policy", Input{Pools: []Pool{a}, Services: []Service{svc("x", shares("k", 80)), svc("y", shares("k", 81), local("app=web"))}},
 			[]string{"x=192.0.2.1", "y=192.0.2.2"}},
+		{"both Local, of the same pods", Input{Pools: []Pool{a}, Services: []Service{svc("x", shares("k", 80), local("app=web")), svc("y", shares("k", 81), local("app=web"))}},
+			[]string{"x=192.0.2.1", "y=192.0.2.1"}},
+		{"both Local, of other pods", Input{Pools: []Pool{a}, Services: []Service{svc("x", shares("k", 80), local("app=web")), svc("y", shares("k", 81), local("app=db"))}},
+			[]string{"x=192.0.2.1", "y=192.0.2.2"}},
+		{"both Local, of another namespace's pods", Input{Pools: []Pool{a}, Services: []Service{svc("x", shares("k", 80), local("app=web")), svc("y", shares("k", 81), local("app=web"), func(s *Service) { s.Name.Namespace = "other" })}},
+			[]string{"x=192.0.2.1", "y=192.0.2.2"}},
+		{"both Local, of pods that nobody knows", Input{Pools: []Pool{a}, Services: []Service{svc("x", shares("k", 80), local("")), svc("y", shares("k", 81), local(""))}},
+			[]string{"x=192.0.2.1", "y=192.0.2.2"}},
+		{"one port, two protocols", Input{Pools: []Pool{a}, Services: []Service{svc("x", shares("k", 53)), svc("y", shares("k", 53), func(s *Service) { s.Ports[0].Protocol = 17 })}},
+			[]string{"x=192.0.2.1", "y=192.0.2.1"}},
 		{"requested and shared", Input{Pools: []Pool{a}, Services: []Service{svc("x", shares("k", 80), asks("192.0.2.3")), svc("y", shares("k", 81), asks("192.0.2.3"))}},
 			[]string{"x=192.0.2.3", "y=192.0.2.3"}},
 		{"the key is gone from one", Input{Pools: []Pool{a}, Services: []Service{svc("x"), svc("y", shares("k", 81))}, Records: []Record{keyed("k", active("192.0.2.1", "x", "y"))}},

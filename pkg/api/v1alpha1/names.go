@@ -46,7 +46,8 @@ const (
 	// commas; on Services, pods and namespaces.
 	AnnotationPools = Group + "/pools"
 	// AnnotationSharingKey lets Services with the same key share an address, as
-	// long as their ports differ.
+	// long as their ports differ. With externalTrafficPolicy Local they must also
+	// have the same selector: one node has to serve them all.
 	AnnotationSharingKey = Group + "/sharing-key"
 	// AnnotationNodePortNICs names the roles of the NICs on which the Service's
 	// NodePorts are open: internal, external, or both, separated by a comma.

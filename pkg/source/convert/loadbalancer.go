@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/patchbay-net/patchbay/ipam/loadbalancer"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
@@ -43,6 +44,7 @@ func LoadBalancer(obj *corev1.Service) loadbalancer.Service {
 		Pools:      splitList(obj.Annotations[v1alpha1.AnnotationPools]),
 		SharingKey: obj.Annotations[v1alpha1.AnnotationSharingKey],
 		Local:      externalLocal(&obj.Spec),
+		Backends:   labels.Set(obj.Spec.Selector).String(),
 	}
 	svc.IPv4, svc.IPv6 = families(&obj.Spec)
 	if p := obj.Spec.IPFamilyPolicy; p != nil && *p == corev1.IPFamilyPolicyRequireDualStack {

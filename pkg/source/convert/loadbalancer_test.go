@@ -135,13 +135,14 @@ spec:
   ipFamilyPolicy: RequireDualStack
   loadBalancerIP: 192.0.2.9
   externalTrafficPolicy: Local
+  selector: {tier: front, app: web}
   ports: [{port: 80}, {name: dns, port: 53, protocol: UDP}]
 status: {loadBalancer: {ingress: [{ip: 192.0.2.1}, {hostname: web.example}]}}
 `)
 	want := loadbalancer.Service{
 		Name: loadbalancer.Name{Namespace: "default", Name: "web"}, Created: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC),
 		IPv4: true, IPv6: true, All: true, Requested: addrs("192.0.2.5", "fd00:c0::5"), Pools: []string{"a", "b"}, SharingKey: "k",
-		Ports: []loadbalancer.Port{{Protocol: 6, Number: 80}, {Protocol: 17, Number: 53}}, Local: true, Status: addrs("192.0.2.1"),
+		Ports: []loadbalancer.Port{{Protocol: 6, Number: 80}, {Protocol: 17, Number: 53}}, Local: true, Backends: "app=web,tier=front", Status: addrs("192.0.2.1"),
 	}
 	if diff := cmp.Diff(want, LoadBalancer(obj), equalAddrs, cmpopts.EquateErrors()); diff != "" {
 		t.Errorf("service (-want +got):\n%s", diff)
