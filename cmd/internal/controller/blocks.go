@@ -35,7 +35,12 @@ type nodeBlocks struct {
 	said    map[string]string // what a node lacks, as last told
 	short   map[string]bool   // nodes that are about to have no address left
 	usage   []loadbalancer.Usage
+	gone    map[netip.Prefix]time.Time // blocks whose nodes are gone, since when
 }
+
+// restGone is how long the blocks of a node that is gone stay with it. Its pods may
+// run on for a while, or for good: its object was deleted by mistake and comes back.
+const restGone = 5 * time.Minute
 
 // tainter puts a taint on a node, or takes it off.
 type tainter interface {
@@ -75,16 +80,37 @@ func (n *nodeBlocks) reconcile(ctx context.Context, now time.Time) error {
 		n.log.Info("block assigned", "node", b.Node, "block", b.Prefix, "pool", b.Pool)
 		errs = append(errs, n.objects.put(ctx, convert.BlockObject(b), now))
 	}
-	for _, b := range result.Remove {
-		if n.absent.doubt && !b.Draining {
-			continue
-		}
+	for _, b := range n.ripe(result.Remove, in.Nodes, now) {
 		n.log.Info("block taken back", "node", b.Node, "block", b.Prefix, "pool", b.Pool)
 		errs = append(errs, n.objects.remove(ctx, source.KeyOf(convert.BlockObject(b)), now))
 	}
 	n.tell(result.Reasons)
 	errs = append(errs, n.taint(ctx, result.Short))
 	return errors.Join(errs...)
+}
+
+// ripe picks the blocks that may be taken back now: those of nodes that are gone
+// once they have been for a while.
+func (n *nodeBlocks) ripe(list []blocks.Block, nodes []blocks.Node, now time.Time) []blocks.Block {
+	gone := map[netip.Prefix]time.Time{}
+	var out []blocks.Block
+	for _, b := range list {
+		if slices.ContainsFunc(nodes, func(o blocks.Node) bool { return o.Name == b.Node }) {
+			out = append(out, b)
+			continue
+		}
+		since, ok := n.gone[b.Prefix]
+		if !ok {
+			since = now
+			n.log.Info("block's node is gone", "node", b.Node, "block", b.Prefix, "kept", restGone)
+		}
+		gone[b.Prefix] = since
+		if now.Sub(since) >= restGone && !n.absent.doubt {
+			out = append(out, b)
+		}
+	}
+	n.gone = gone
+	return out
 }
 
 func (n *nodeBlocks) input(now time.Time) (blocks.Input, error) {

@@ -50,7 +50,10 @@ func TestLoopGivesBlocks(t *testing.T) {
 			{"a node with a range of its own", func() { c.put(node("b", "10.244.0.64/27")) }, map[string]string{"a": "10.244.0.0/26", "b": ""}},
 			{"one too many", func() { c.put(node("c")) }, map[string]string{"c": ""}},
 			{"a node less", func() { c.remove(source.KindNode, source.Key{Name: "b"}) }, map[string]string{"a": "10.244.0.0/26", "c": "10.244.0.64/26"}},
-			{"a node less that had a block", func() { c.remove(source.KindNode, source.Key{Name: "a"}); c.put(node("d")) }, map[string]string{"a": "", "c": "10.244.0.64/26", "d": "10.244.0.0/26"}},
+			{"a node less that had a block", func() { c.remove(source.KindNode, source.Key{Name: "a"}); c.put(node("d")) }, map[string]string{"a": "10.244.0.0/26", "c": "10.244.0.64/26", "d": ""}},
+			{"it comes back", func() { time.Sleep(4 * time.Minute); c.put(node("a")) }, map[string]string{"a": "10.244.0.0/26", "d": ""}},
+			{"it is gone again", func() { c.remove(source.KindNode, source.Key{Name: "a"}); time.Sleep(4 * time.Minute) }, map[string]string{"a": "10.244.0.0/26", "d": ""}},
+			{"it is gone for good", func() { time.Sleep(2 * time.Minute) }, map[string]string{"a": "", "c": "10.244.0.64/26", "d": "10.244.0.0/26"}},
 		}
 		for _, step := range steps {
 			step.do()
