@@ -233,20 +233,34 @@ func balanced(v parts.Objects) []plan.Balanced {
 	return list
 }
 
-// endpoints adds the nodes with ready endpoints to the Services whose packets stay
-// on the node that they come to. The frontends' backends won't do: they are those
+// endpoints adds the nodes with endpoints to the Services whose packets stay on the
+// node that they come to: ready ones, or if there are none such that end and still
+// serve. The frontends' backends won't do: they are those
 // that this node prefers, and all nodes have to come to the same.
 func endpoints(v parts.Objects, byName map[service.Name]*plan.Balanced) {
+	ending := map[*plan.Balanced][]string{}
+	add := func(list []string, node *string) []string {
+		if node == nil || slices.Contains(list, *node) {
+			return list
+		}
+		return append(list, *node)
+	}
 	for slice := range source.All[*discoveryv1.EndpointSlice](v.Store, source.KindEndpointSlice) {
 		b := byName[service.Name{Namespace: slice.Namespace, Name: slice.Labels[discoveryv1.LabelServiceName]}]
 		if b == nil || !b.Local {
 			continue
 		}
 		for _, e := range slice.Endpoints {
-			ready := e.Conditions.Ready == nil || *e.Conditions.Ready
-			if ready && e.NodeName != nil && !slices.Contains(b.Nodes, *e.NodeName) {
-				b.Nodes = append(b.Nodes, *e.NodeName)
+			if c := e.Conditions; c.Ready == nil || *c.Ready {
+				b.Nodes = add(b.Nodes, e.NodeName)
+			} else if c.Serving != nil && *c.Serving && c.Terminating != nil && *c.Terminating {
+				ending[b] = add(ending[b], e.NodeName)
 			}
+		}
+	}
+	for b, nodes := range ending {
+		if b.Nodes == nil {
+			b.Nodes = nodes
 		}
 	}
 }

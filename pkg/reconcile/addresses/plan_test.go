@@ -5,7 +5,6 @@ package addresses
 import (
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -80,8 +79,8 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// TestLocal: the nodes that a Service's packets may come to are those with ready
-// endpoints, whichever of them this node itself would choose.
+// TestLocal: the nodes that a Service's packets may come to are those with
+// endpoints that are ready, else that end, whichever of them this node itself would choose.
 func TestLocal(t *testing.T) {
 	store, ready, not := source.NewStore(), true, false
 	apply := func(kind source.Kind, obj source.Object) {
@@ -90,22 +89,31 @@ func TestLocal(t *testing.T) {
 	apply(source.KindIPPool, &v1alpha1.IPPool{ObjectMeta: metav1.ObjectMeta{Name: "lan"}, Spec: v1alpha1.IPPoolSpec{
 		Use: v1alpha1.UseLoadBalancer, CIDRs: []string{"192.0.0.0/24"}}})
 	v := parts.Objects{Node: "a", Store: store}
-	for i, policy := range []corev1.ServiceExternalTrafficPolicy{corev1.ServiceExternalTrafficPolicyLocal, corev1.ServiceExternalTrafficPolicyCluster} {
-		name := strings.ToLower(string(policy))
+	for i, name := range []string{"local", "ending", "cluster"} {
+		policy := corev1.ServiceExternalTrafficPolicyLocal
+		if name == "cluster" {
+			policy = corev1.ServiceExternalTrafficPolicyCluster
+		}
 		apply(source.KindService, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "d", Name: name}, Spec: corev1.ServiceSpec{ExternalTrafficPolicy: policy}})
 		endpoint := func(node string, is *bool) discoveryv1.Endpoint {
 			return discoveryv1.Endpoint{NodeName: &node, Conditions: discoveryv1.EndpointConditions{Ready: is}}
 		}
+		ends := endpoint("d", &not)
+		ends.Conditions.Serving, ends.Conditions.Terminating = &ready, &ready
+		list := []discoveryv1.Endpoint{ends, endpoint("c", &not)}
+		if name != "ending" {
+			list = append(list, endpoint("a", &ready), endpoint("b", nil), endpoint("b", &ready))
+		}
 		apply(source.KindEndpointSlice, &discoveryv1.EndpointSlice{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "d", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name}},
-			Endpoints:  []discoveryv1.Endpoint{endpoint("a", &ready), endpoint("b", nil), endpoint("b", &ready), endpoint("c", &not)},
+			Endpoints:  list,
 		})
 		e := service.Entry{Kind: service.LoadBalancer, Port: service.PortName{Namespace: "d", Name: name}, Backends: []service.Backend{{Node: "a"}}}
 		e.Frontend.IP, e.Frontend.Scope = vip(100+i), service.Cluster
 		v.Entries = append(v.Entries, e)
 	}
 	got := wishes(v)
-	if len(got) != 2 || !slices.Equal(got[0].Local, []string{"a", "b"}) || got[1].Local != nil {
-		t.Errorf("wishes %+v, want the first where a and b are, the second anywhere", got)
+	if len(got) != 3 || !slices.Equal(got[0].Local, []string{"a", "b"}) || !slices.Equal(got[1].Local, []string{"d"}) || got[2].Local != nil {
+		t.Errorf("wishes %+v, want the first at a and b, the second where its last one ends, the third anywhere", got)
 	}
 }
