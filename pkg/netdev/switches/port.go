@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -51,8 +53,17 @@ func checkPort(link netlink.Link) error {
 		return fmt.Errorf("port %s is a %s: a teamed port can't be a switch's uplink", attrs.Name, kind)
 	case kind == "bridge" || attrs.Flags&net.FlagLoopback != 0 || leg.IsHostName(attrs.Name) || netdev.IsPodLink(attrs.Name):
 		return fmt.Errorf("port %s is a %s, not a port of the device", attrs.Name, kind)
+	case attrs.EncapType != "ether":
+		return fmt.Errorf("port %s has no Ethernet (%s): only what has can be on a switch", attrs.Name, attrs.EncapType)
+	case isWireless(attrs.Name):
+		return fmt.Errorf("port %s is wireless: an access point takes frames of its own stations alone, not of those on a switch", attrs.Name)
 	}
 	return nil
+}
+
+func isWireless(name string) bool {
+	_, err := os.Stat(filepath.Join("/sys/class/net", name, "phy80211"))
+	return err == nil
 }
 
 func linkName(index int) string {

@@ -236,6 +236,7 @@ func TestRefusals(t *testing.T) {
 		d.here.Exec(t, "ip", "link", "add", "br9", "type", "bridge")
 		d.here.Exec(t, "ip", "link", "add", "port4", "type", "veth", "peer", "name", "port5")
 		d.here.Exec(t, "ip", "link", "set", "port4", "master", "br9")
+		d.here.Exec(t, "ip", "tuntap", "add", "wwan0", "mode", "tun")
 		address := []netip.Prefix{netip.MustParsePrefix("172.31.0.1/24")}
 		for _, tt := range []struct {
 			name string
@@ -245,6 +246,7 @@ func TestRefusals(t *testing.T) {
 			{"no such port", []Switch{{Name: "e", Kind: External, Port: "port9"}}, "switch e: port port9: no such interface"},
 			{"no port", []Switch{{Name: "e", Kind: External}}, "needs a port"},
 			{"loopback", []Switch{{Name: "e", Kind: External, Port: "lo"}}, "not a port of the device"},
+			{"a modem", []Switch{{Name: "e", Kind: External, Port: "wwan0"}}, "port wwan0 has no Ethernet (none)"},
 			{"a bridge", []Switch{{Name: "e", Kind: External, Port: "br9"}}, "is a bridge"},
 			{"another bridge's port", []Switch{{Name: "e", Kind: External, Port: "port4"}}, "belongs to bridge br9"},
 			{"vlan out of range", []Switch{{Name: "e", Kind: External, Port: "port3", VLAN: 5000}}, "vlan 5000: an external switch has one of 1 to 4094"},
@@ -277,7 +279,7 @@ func TestTeamedPortIsRefused(t *testing.T) {
 			t.Errorf("%s: got %v", kind, err)
 		}
 	}
-	if err := checkPort(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "port3"}}); err != nil {
+	if err := checkPort(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "port3", EncapType: "ether"}}); err != nil {
 		t.Errorf("a plain port: %v", err)
 	}
 }
