@@ -93,3 +93,34 @@ func TestTakeNowhere(t *testing.T) {
 		t.Errorf("error = %v, want os.ErrNotExist", err)
 	}
 }
+
+// TestTimeoutsKeepNoThreads: however often a lock can't be had, the process doesn't
+// grow, and gets the lock once it is given back.
+func TestTimeoutsKeepNoThreads(t *testing.T) {
+	lock := New(filepath.Join(t.TempDir(), "lock"))
+	held := mustTake(t, lock.Path(), Exclusive)
+	before := threads(t)
+	for range 100 {
+		if _, err := lock.Take(Exclusive, time.Millisecond); !errors.Is(err, ErrTimeout) {
+			t.Fatalf("want ErrTimeout, got %v", err)
+		}
+	}
+	if n := threads(t) - before; n > 10 {
+		t.Errorf("%d threads more", n)
+	}
+	go held.Close()
+	file, err := lock.Take(Exclusive, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+}
+
+func threads(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}

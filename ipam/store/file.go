@@ -153,7 +153,7 @@ func (s *Store) transact(f func(*tables) error) error {
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o755); err != nil {
 		return fmt.Errorf("lease store %s: %w", s.path, err)
 	}
-	lockFile, err := flock.Take(s.path+".lock", flock.Exclusive, s.options.Wait)
+	lockFile, err := s.lock.Take(flock.Exclusive, s.options.Wait)
 	if errors.Is(err, flock.ErrTimeout) {
 		return fmt.Errorf("%w: %w", ErrBusy, err)
 	}

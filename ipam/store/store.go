@@ -10,6 +10,7 @@ import (
 
 	"github.com/patchbay-net/patchbay/ipam"
 	"github.com/patchbay-net/patchbay/ipam/boot"
+	"github.com/patchbay-net/patchbay/ipam/flock"
 )
 
 // Where the stores are.
@@ -41,6 +42,7 @@ type Options struct {
 // kept the store locked for too long.
 type Store struct {
 	path    string
+	lock    *flock.Lock
 	options Options
 	now     func() (instant, error)
 }
@@ -50,7 +52,7 @@ func New(path string, options Options) *Store {
 	if options.Wait == 0 {
 		options.Wait = defaultWait
 	}
-	return &Store{path: path, options: options, now: now}
+	return &Store{path: path, lock: flock.New(path + ".lock"), options: options, now: now}
 }
 
 func now() (instant, error) {

@@ -44,7 +44,7 @@ type Datapath interface {
 type Table struct {
 	datapath Datapath
 	leases   *store.Store
-	gate     string // lock file that every ADD holds shared
+	gate     *flock.Lock // that every ADD holds shared
 	log      *slog.Logger
 	ports    func()        // is told when host ports changed
 	reaping  chan struct{} // there is something for the reaper
@@ -70,7 +70,7 @@ type endpoint struct {
 // made; ports is called when host ports have changed.
 func New(dp Datapath, leases *store.Store, gate string, ports func(), log *slog.Logger) *Table {
 	return &Table{
-		datapath: dp, leases: leases, gate: gate, ports: ports, log: log, reaping: make(chan struct{}, 1),
+		datapath: dp, leases: leases, gate: flock.New(gate), ports: ports, log: log, reaping: make(chan struct{}, 1),
 		endpoints: map[agentapi.EndpointKey]*endpoint{}, doomed: map[doom]agentapi.EndpointDelete{},
 	}
 }
@@ -352,7 +352,7 @@ func (t *Table) List() []agentapi.Pod {
 // holds the gate no ADD is between its lease and its link; if others hold it,
 // there is time until the next start or GC.
 func (t *Table) releaseOrphans() error {
-	gate, err := flock.Take(t.gate, flock.Exclusive, 100*time.Millisecond)
+	gate, err := t.gate.Take(flock.Exclusive, 100*time.Millisecond)
 	if errors.Is(err, flock.ErrTimeout) {
 		return nil
 	}

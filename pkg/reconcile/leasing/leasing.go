@@ -24,6 +24,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/patchbay-net/patchbay/ipam/flock"
 	"github.com/patchbay-net/patchbay/ipam/store"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
@@ -61,6 +62,7 @@ type Options struct {
 // New; safe for concurrent use.
 type Table struct {
 	Options
+	gate   *flock.Lock
 	pods   *source.Store // pods and namespaces
 	drains chan struct{} // there are blocks to be drained
 
@@ -93,7 +95,7 @@ func New(o Options) *Table {
 		o.Now = time.Now
 	}
 	return &Table{
-		Options: o, pods: source.NewStore(), changed: make(chan struct{}),
+		Options: o, gate: flock.New(o.Gate), pods: source.NewStore(), changed: make(chan struct{}),
 		waiting: map[agentapi.EndpointKey]waiter{}, pools: map[string]*v1alpha1.IPPool{},
 		acted: map[netip.Prefix]int64{}, drains: make(chan struct{}, 1),
 	}

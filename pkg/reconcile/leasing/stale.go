@@ -85,7 +85,7 @@ func (t *Table) staleLeases(ctx context.Context) (stale, error) {
 
 // endStale takes interfaces and leases away while no ADD is under way.
 func (t *Table) endStale(gone stale) error {
-	gate, err := flock.Take(t.Gate, flock.Exclusive, gateWait)
+	gate, err := t.gate.Take(flock.Exclusive, gateWait)
 	if err != nil {
 		return err
 	}

@@ -146,7 +146,7 @@ func (t *Table) passGate() error {
 	if len(blocks) == 0 {
 		return nil
 	}
-	gate, err := flock.Take(t.Gate, flock.Exclusive, gateWait)
+	gate, err := t.gate.Take(flock.Exclusive, gateWait)
 	if err != nil {
 		return fmt.Errorf("drain blocks: %w", err)
 	}
