@@ -123,6 +123,23 @@ func (c *Client) isOther(ctx context.Context, obj source.Object) bool {
 	return apierrors.IsNotFound(err) || err == nil && now.GetUID() != obj.GetUID()
 }
 
+// Patch merges a change into an object: what it doesn't name stays, and stays
+// whose it is.
+func (c *Client) Patch(ctx context.Context, kind source.Kind, key source.Key, change []byte) error {
+	t, client, err := c.clientFor(kind)
+	if err != nil {
+		return err
+	}
+	err = named(client.Patch(types.MergePatchType), t, key).Param("fieldManager", c.opts.Component).Body(change).Do(ctx).Error()
+	if apierrors.IsNotFound(err) {
+		err = source.ErrNotFound
+	}
+	if err != nil {
+		return fmt.Errorf("patch %s %s: %w", kind, key, err)
+	}
+	return nil
+}
+
 // Delete implements source.Writer.
 func (c *Client) Delete(ctx context.Context, kind source.Kind, key source.Key) error {
 	t, client, err := c.clientFor(kind)

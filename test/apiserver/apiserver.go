@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -68,7 +69,7 @@ func Start(t *testing.T) *Server {
 		"--service-account-signing-key-file="+s.path("sa.key"), "--endpoint-reconciler-type=none")
 	s.Kubeconfig = s.write(t, "kubeconfig", fmt.Sprintf("contexts: [{name: x, context: {cluster: c, user: u}}]\nclusters: [{name: c, cluster: {server: '%s', insecure-skip-tls-verify: true}}]\nusers: [{name: u, user: {token: secret}}]\n", s.url))
 	s.Until(t, "the API server is ready", func() error { return s.Get("/readyz", nil) })
-	s.installCRDs(t)
+	s.InstallCRDs(t)
 	return s
 }
 
@@ -105,8 +106,8 @@ func (s *Server) run(t *testing.T, name string, args ...string) {
 	})
 }
 
-// installCRDs applies our definitions and waits until they are in force.
-func (s *Server) installCRDs(t *testing.T) {
+// InstallCRDs applies our definitions and waits until they are in force.
+func (s *Server) InstallCRDs(t testing.TB) {
 	t.Helper()
 	files, err := crds.Files()
 	if err != nil {
@@ -117,10 +118,22 @@ func (s *Server) installCRDs(t *testing.T) {
 		s.Apply(t, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"+plural+".patchbay.net", string(text))
 		s.Until(t, "there are "+plural, func() error { return s.Get("/apis/patchbay.net/v1alpha1/"+plural, nil) })
 	}
+	const path, bad = "/apis/patchbay.net/v1alpha1/ippools/bad", "{apiVersion: patchbay.net/v1alpha1, kind: IPPool, metadata: {name: bad}, spec: {use: Nobody, cidrs: [203.0.113.0/28]}}"
+	s.Until(t, "bad pools are refused", func() error {
+		err := s.TryApply(path, bad)
+		if err == nil {
+			s.Delete(t, path)
+			return errors.New("it is taken")
+		}
+		if !strings.Contains(err.Error(), "422") {
+			return err
+		}
+		return nil
+	})
 }
 
 // Until repeats try until it succeeds, for two minutes.
-func (s *Server) Until(t *testing.T, what string, try func() error) {
+func (s *Server) Until(t testing.TB, what string, try func() error) {
 	t.Helper()
 	deadline, tick := time.NewTimer(2*time.Minute), time.NewTicker(100*time.Millisecond)
 	defer deadline.Stop()
@@ -140,19 +153,27 @@ func (s *Server) Until(t *testing.T, what string, try func() error) {
 
 // Apply makes an object what the YAML says, as its owner would, by server-side
 // apply.
-func (s *Server) Apply(t *testing.T, path, text string) {
+func (s *Server) Apply(t testing.TB, path, text string) {
 	t.Helper()
+	s.Until(t, path+" is applied", func() error { return s.TryApply(path, text) })
+}
+
+// TryApply is Apply once; the error is what the API server says.
+func (s *Server) TryApply(path, text string) error {
 	body, err := yaml.YAMLToJSON([]byte(text))
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	s.Until(t, path+" is applied", func() error {
-		return s.do(http.MethodPatch, path+"?fieldManager=test&force=true", "application/apply-patch+yaml", body, nil)
-	})
+	return s.do(http.MethodPatch, path+"?fieldManager=test&force=true", "application/apply-patch+yaml", body, nil)
+}
+
+// Patch changes an object by a list of steps (RFC 6902).
+func (s *Server) Patch(path, steps string) error {
+	return s.do(http.MethodPatch, path, "application/json-patch+json", []byte(steps), nil)
 }
 
 // Delete removes an object; one that isn't there is no error.
-func (s *Server) Delete(t *testing.T, path string) {
+func (s *Server) Delete(t testing.TB, path string) {
 	t.Helper()
 	s.Until(t, path+" is deleted", func() error {
 		err := s.do(http.MethodDelete, path, "", nil, nil)
@@ -185,7 +206,7 @@ func (s *Server) do(method, path, kind string, body []byte, into any) error {
 		return err
 	}
 	if response.StatusCode >= 300 {
-		return fmt.Errorf("%s %s: %s: %.300s", method, path, response.Status, answer)
+		return fmt.Errorf("%s %s: %s: %.2000s", method, path, response.Status, answer)
 	}
 	if into == nil {
 		return nil

@@ -24,10 +24,15 @@ type Pools struct {
 	// Folder is where the objects are written by hand; empty where they are in
 	// Kubernetes.
 	Folder string
-	Writer source.Writer
+	Writer any // a Patcher, where they are in Kubernetes
 
 	mu    sync.Mutex
 	store *source.Store
+}
+
+// Patcher changes what is named of an object, and leaves the rest to its owner.
+type Patcher interface {
+	Patch(ctx context.Context, kind source.Kind, key source.Key, change []byte) error
 }
 
 // Part returns what the reconciler runs.
@@ -112,18 +117,19 @@ func (p *Pools) drain(ctx context.Context, d agentapi.PoolDrain) (agentapi.Pool,
 			return agentapi.Pool{}, agentapi.Errorf(agentapi.CodeInvalid,
 				"the objects in %s are written by hand: set spec.disabled to %v in the file that has IPPool %s", p.Folder, !d.Off, d.Pool)
 		}
-		next := obj.DeepCopy()
-		next.Spec.Disabled = !d.Off
-		if err := p.Writer.Apply(ctx, next); err != nil {
-			return agentapi.Pool{}, fmt.Errorf("write IPPool %s: %w", d.Pool, err)
+		to, ok := p.Writer.(Patcher)
+		if !ok {
+			return agentapi.Pool{}, fmt.Errorf("write IPPool %s: this agent can't", d.Pool)
 		}
-		obj = next
+		if err := to.Patch(ctx, source.KindIPPool, source.KeyOf(obj), fmt.Appendf(nil, `{"spec":{"disabled":%v}}`, !d.Off)); err != nil {
+			return agentapi.Pool{}, err
+		}
 	}
 	pools := List(store)
 	i := slices.IndexFunc(pools, func(pool agentapi.Pool) bool { return pool.Name == d.Pool })
 	if i < 0 {
 		return agentapi.Pool{}, agentapi.Errorf(agentapi.CodeUnknown, "pool %s is gone", d.Pool)
 	}
-	pools[i].Disabled = obj.Spec.Disabled
+	pools[i].Disabled = !d.Off
 	return pools[i], nil
 }

@@ -4,6 +4,7 @@ package pools
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -19,14 +20,11 @@ import (
 	"github.com/patchbay-net/patchbay/test/apiserver"
 )
 
-// writer keeps what is applied.
-type writer struct {
-	source.Writer
-	applied []source.Object
-}
+// writer keeps what is patched.
+type writer struct{ patched []string }
 
-func (w *writer) Apply(_ context.Context, obj source.Object) error {
-	w.applied = append(w.applied, obj)
+func (w *writer) Patch(_ context.Context, kind source.Kind, key source.Key, change []byte) error {
+	w.patched = append(w.patched, fmt.Sprint(kind, " ", key, " ", string(change)))
 	return nil
 }
 
@@ -79,53 +77,67 @@ func TestList(t *testing.T) {
 func TestDrain(t *testing.T) {
 	p, w := newPools(t, "")
 	pool, err := p.drain(t.Context(), agentapi.PoolDrain{Pool: "external"})
-	if err != nil || !pool.Disabled || len(pool.Owners) != 2 || len(w.applied) != 1 || !w.applied[0].(*v1alpha1.IPPool).Spec.Disabled {
-		t.Errorf("want it disabled, and its owners told, got %+v, %v, wrote %+v", pool, err, w.applied)
+	if err != nil || !pool.Disabled || len(pool.Owners) != 2 || len(w.patched) != 1 || w.patched[0] != `IPPool external {"spec":{"disabled":true}}` {
+		t.Errorf("want it disabled, and its owners told, got %+v, %v, wrote %q", pool, err, w.patched)
 	}
-	if _, err := p.drain(t.Context(), agentapi.PoolDrain{Pool: "external", Off: true}); err != nil || len(w.applied) != 1 {
-		t.Errorf("want nothing written for one that gives, got %v, %d writes", err, len(w.applied))
+	if _, err := p.drain(t.Context(), agentapi.PoolDrain{Pool: "external", Off: true}); err != nil || len(w.patched) != 1 {
+		t.Errorf("want nothing written for one that gives, got %v, %d writes", err, len(w.patched))
 	}
 	if _, err := p.drain(t.Context(), agentapi.PoolDrain{Pool: "none"}); err == nil {
 		t.Error("want an unknown pool refused")
 	}
 	p, w = newPools(t, "/etc/patchbay/objects")
-	if _, err := p.drain(t.Context(), agentapi.PoolDrain{Pool: "external"}); err == nil || !strings.Contains(err.Error(), "spec.disabled to true") || len(w.applied) > 0 {
+	if _, err := p.drain(t.Context(), agentapi.PoolDrain{Pool: "external"}); err == nil || !strings.Contains(err.Error(), "spec.disabled to true") || len(w.patched) > 0 {
 		t.Errorf("want it left to who writes the folder, got %v", err)
 	}
 }
 
-// TestDrainReal disables a pool at a real API server, and lets it give again:
-// all else of it stays as its owner wrote it.
+// TestDrainReal disables a pool at a real API server, and lets it give again,
+// also where its own owner disabled it: all else of it stays that owner's, who
+// can still change it and take it out.
 func TestDrainReal(t *testing.T) {
 	s := apiserver.Start(t)
 	const path = "/apis/patchbay.net/v1alpha1/ippools/external"
-	s.Apply(t, path, "{apiVersion: patchbay.net/v1alpha1, kind: IPPool, metadata: {name: external, labels: {site: x}}, spec: {use: LoadBalancer, cidrs: [192.0.2.0/28], priority: 3}}")
+	manifest := func(spec string) string {
+		return "{apiVersion: patchbay.net/v1alpha1, kind: IPPool, metadata: {name: external, labels: {site: x}}, spec: {use: LoadBalancer, cidrs: [192.0.2.0/28]" + spec + "}}"
+	}
 	client, err := kube.New(kube.Options{Kubeconfig: s.Kubeconfig, KubeletConfigs: []string{}, Component: "patchbayd", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, off := range []bool{false, true} {
-		var obj v1alpha1.IPPool
+	now := func() (obj v1alpha1.IPPool) {
 		if err := s.Get(path, &obj); err != nil {
 			t.Fatal(err)
 		}
+		return obj
+	}
+	for _, tt := range []struct {
+		name, spec string
+		off        bool
+	}{
+		{"drain", ", priority: 3", false},
+		{"and off", ", priority: 3", true},
+		{"off, disabled by its owner", ", priority: 3, disabled: true", true},
+	} {
+		s.Apply(t, path, manifest(tt.spec))
+		obj := now()
 		want := obj.Spec
-		want.Disabled = !off
+		want.Disabled = !tt.off
 		store := source.NewStore()
 		store.Apply(source.Event{Op: source.Upsert, Kind: source.KindIPPool, Key: source.KeyOf(&obj), Object: &obj})
 		p := &Pools{Writer: client}
 		if err := p.Part().Sync(t.Context(), parts.Objects{Store: store}); err != nil {
 			t.Fatal(err)
 		}
-		if pool, err := p.drain(t.Context(), agentapi.PoolDrain{Pool: "external", Off: off}); err != nil || pool.Disabled == off {
-			t.Fatalf("want it disabled %v, got %+v, %v", !off, pool, err)
+		if pool, err := p.drain(t.Context(), agentapi.PoolDrain{Pool: "external", Off: tt.off}); err != nil || pool.Disabled == tt.off {
+			t.Fatalf("%s: got %+v, %v", tt.name, pool, err)
 		}
-		var now v1alpha1.IPPool
-		if err := s.Get(path, &now); err != nil {
-			t.Fatal(err)
+		if diff := cmp.Diff(want, now().Spec); diff != "" || now().Labels["site"] != "x" {
+			t.Errorf("%s: spec (-want +got):\n%s\nlabels %v", tt.name, diff, now().Labels)
 		}
-		if diff := cmp.Diff(want, now.Spec); diff != "" || now.Labels["site"] != "x" {
-			t.Errorf("spec (-want +got):\n%s\nlabels %v", diff, now.Labels)
-		}
+	}
+	s.Apply(t, path, manifest(""))
+	if got := now().Spec; got.Priority != 0 || got.Disabled {
+		t.Errorf("want what its owner takes out gone, got %+v", got)
 	}
 }
