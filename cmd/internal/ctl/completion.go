@@ -3,40 +3,14 @@
 package ctl
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-)
 
-// completion prints what makes a shell complete commands, flags and names.
-func (c *cli) completion(program string) *cobra.Command {
-	shells := []string{"bash", "zsh", "fish"}
-	return &cobra.Command{
-		Use:   "completion SHELL",
-		Short: "Print what makes a shell complete commands and names",
-		Long: `Print what makes a shell complete commands, flags, and the names of what there
-is on this node. SHELL is bash, zsh or fish.`,
-		Example:   examples(program, []string{"completion bash", "completion zsh"}),
-		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
-		ValidArgs: shells,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c.called = true
-			root := cmd.Root()
-			switch args[0] {
-			case "bash":
-				return root.GenBashCompletionV2(c.stdout, true)
-			case "zsh":
-				return root.GenZshCompletion(c.stdout)
-			case "fish":
-				return root.GenFishCompletion(c.stdout, true)
-			}
-			return fmt.Errorf("no completion for %s", args[0])
-		},
-	}
-}
+	"github.com/patchbay-net/patchbay/cmd/internal/ctl/remote"
+)
 
 // patience is how long a shell waits for names.
 const patience = time.Second
@@ -48,7 +22,7 @@ func (n noun[T]) complete(c *cli) cobra.CompletionFunc {
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		client, err := c.client(cmd.Context())
+		client, err := remote.Client(cmd.Context(), c.socket, c.server, c.node)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/patchbay-net/patchbay/cmd/internal/ctl/output"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 )
 
@@ -25,7 +26,7 @@ func TestCompletion(t *testing.T) {
 		{[]string{"services", "default/"}, []string{"default/web", "default/db"}},
 		{[]string{"nics", "eth1"}, []string{"eth1"}},
 		{[]string{"drops", "NO"}, []string{"NO_ROUTE"}},
-		{[]string{"nics", "-o", ""}, formats()},
+		{[]string{"nics", "-o", ""}, output.Formats()},
 		{[]string{"completion", "z"}, []string{"zsh"}},
 	}
 	for _, test := range tests {

@@ -14,8 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -26,10 +24,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/patchbay-net/patchbay/cmd/internal/ctl/output"
 	"github.com/patchbay-net/patchbay/cmd/internal/ctl/remote"
 	"github.com/patchbay-net/patchbay/cmd/internal/ctl/tools"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
-	"github.com/patchbay-net/patchbay/pkg/kube"
 )
 
 // Exit codes.
@@ -103,9 +101,6 @@ type cli struct {
 	called bool // the arguments were right: a command began its work
 }
 
-// formats are the values of --output.
-func formats() []string { return []string{"table", "wide", "json", "yaml"} }
-
 func (c *cli) root(name string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   name,
@@ -123,20 +118,19 @@ It exits with 0 if all is well, 1 if something isn't, 2 if it was called wrongly
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.socket, "socket", agentapi.DefaultSocket, "the agent's socket")
 	flags.StringVar(&c.server, "server", "", "ask Kubernetes instead, by this kubeconfig (--server alone: by kubectl's)")
-	flags.Lookup("server").NoOptDefVal = usualKubeconfig
+	flags.Lookup("server").NoOptDefVal = remote.Usual
 	flags.StringVar(&c.node, "node", "", "with --server: the node to look at (default all)")
-	flags.StringVarP(&c.output, "output", "o", "table", "one of "+strings.Join(formats(), ", "))
+	flags.StringVarP(&c.output, "output", "o", "table", "one of "+strings.Join(output.Formats(), ", "))
 	flags.BoolVarP(&c.watch, "watch", "w", false, "look again and again, and print when something changed")
 	flags.DurationVar(&c.every, "interval", time.Second, "time between two looks of --watch")
 	root.AddCommand(c.commands(name)...)
-	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats(), cobra.ShellCompDirectiveNoFileComp)) // it is there
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(output.Formats(), cobra.ShellCompDirectiveNoFileComp)) // it is there
 	return root
 }
 
 // commands are the nouns, one to a line, and the tools.
 func (c *cli) commands(name string) []*cobra.Command {
 	return append([]*cobra.Command{
-		c.status(name),
 		c.pods(name),
 		c.services(name),
 		c.addresses(name),
@@ -149,7 +143,6 @@ func (c *cli) commands(name string) []*cobra.Command {
 		c.nodes(name),
 		c.drops(name),
 		c.events(name),
-		c.completion(name),
 	}, tools.Commands(shell{c}, name)...)
 }
 
@@ -157,6 +150,9 @@ func (c *cli) commands(name string) []*cobra.Command {
 type shell struct{ *cli }
 
 func (s shell) Begin() (agentapi.Client, error) { return s.begin() }
+func (s shell) Begun()                          { s.called = true }
+func (s shell) Wide() bool                      { return s.output == "wide" }
+func (s shell) Now() time.Time                  { return s.now() }
 func (s shell) Stdout() io.Writer               { return s.stdout }
 func (s shell) Stderr() io.Writer               { return s.stderr }
 
@@ -165,65 +161,27 @@ func (s shell) Show(ctx context.Context, look func(context.Context) ([]byte, err
 }
 
 func (s shell) Encode(w io.Writer, value any) (done bool, err error) {
-	if s.output != "json" && s.output != "yaml" {
+	if !output.Structured(s.output) {
 		return false, nil
 	}
-	return true, encode(w, s.output, value)
+	return true, output.Encode(w, s.output, value)
 }
 
 // begin checks the settings and makes a client. What fails from here on isn't
 // the caller's mistake.
 func (c *cli) begin() (agentapi.Client, error) {
-	if !slices.Contains(formats(), c.output) {
-		return agentapi.Client{}, fmt.Errorf("--output %q is none of %s", c.output, strings.Join(formats(), ", "))
+	if !slices.Contains(output.Formats(), c.output) {
+		return agentapi.Client{}, fmt.Errorf("--output %q is none of %s", c.output, strings.Join(output.Formats(), ", "))
 	}
 	if c.every <= 0 {
 		return agentapi.Client{}, fmt.Errorf("--interval %s is not positive", c.every)
 	}
 	c.called = true
-	return c.client(c.ctx)
+	return remote.Client(c.ctx, c.socket, c.server, c.node)
 }
 
-// usualKubeconfig stands for the file that kubectl would take.
-const usualKubeconfig = "kubectl's"
-
-// client is the agent of this node, or what stands in for it: Kubernetes, with
-// --server, or where there is no agent's socket and a kubeconfig.
-func (c *cli) client(ctx context.Context) (agentapi.Client, error) {
-	client := agentapi.Client{Path: c.socket, Timeout: 5 * time.Second}
-	file := c.server
-	switch _, err := os.Stat(c.socket); {
-	case file == usualKubeconfig:
-		if file = kubeconfig(); file == "" {
-			return client, errors.New("--server: there is neither $KUBECONFIG nor ~/.kube/config")
-		}
-	case file == "" && errors.Is(err, fs.ErrNotExist) && c.socket == agentapi.DefaultSocket:
-		file = kubeconfig()
-	}
-	if file == "" {
-		return client, nil
-	}
-	api, err := kube.New(kube.Options{Kubeconfig: file, Component: "patchbayctl", Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return client, fmt.Errorf("--server: %w", err)
-	}
-	client.Timeout = 20 * time.Second // all objects are read at first
-	client.Handler = remote.Handler(ctx, remote.Options{Source: api, Writer: api, Node: c.node, Name: file})
-	return client, nil
-}
-
-// kubeconfig is the file that kubectl would take; empty: there is none.
-func kubeconfig() string {
-	if list := filepath.SplitList(os.Getenv("KUBECONFIG")); len(list) > 0 {
-		return list[0]
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return ""
-	}
-	file := filepath.Join(home, ".kube", "config")
-	if _, err := os.Stat(file); err != nil {
-		return ""
-	}
-	return file
+// show prints what look returns.
+func (c *cli) show(ctx context.Context, look func(context.Context) ([]byte, error)) error {
+	p := output.Printer{Stdout: c.stdout, Stderr: c.stderr, Format: c.output, Watch: c.watch, Every: c.every, Wait: c.wait}
+	return p.Show(ctx, look)
 }

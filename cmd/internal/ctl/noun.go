@@ -5,23 +5,18 @@ package ctl
 import (
 	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
-	"github.com/patchbay-net/patchbay/cmd/internal/ctl/tools"
+	"github.com/patchbay-net/patchbay/cmd/internal/ctl/output"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 )
 
 // errNotWell makes the exit code 1 where the output itself says what is wrong.
-var errNotWell = tools.ErrNotWell
+var errNotWell = output.ErrNotWell
 
 // noun is a command that lists things of one type.
 type noun[T any] struct {
@@ -78,62 +73,6 @@ func examples(program string, lines []string) string {
 	return text
 }
 
-// show prints what look returns: once, or with --watch whenever it is another.
-// While watching, an agent that doesn't answer is reported and waited for.
-func (c *cli) show(ctx context.Context, look func(context.Context) ([]byte, error)) error {
-	if !c.watch {
-		text, err := look(ctx)
-		if _, errWrite := c.stdout.Write(text); errWrite != nil {
-			return errWrite
-		}
-		return err
-	}
-	var last []byte
-	var lastErr string
-	for first := true; ; first = false {
-		text, err := look(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil && !errors.Is(err, errNotWell):
-			if !errors.Is(err, agentapi.ErrUnavailable) {
-				return err
-			}
-			if err.Error() != lastErr {
-				fmt.Fprintln(c.stderr, err)
-			}
-			lastErr = err.Error()
-		case first || lastErr != "" || !bytes.Equal(text, last):
-			if err := c.separate(first); err != nil {
-				return err
-			}
-			if _, err := c.stdout.Write(text); err != nil {
-				return err
-			}
-			last, lastErr = text, ""
-		}
-		if err := c.wait(ctx, c.every); err != nil {
-			return err
-		}
-	}
-}
-
-// separate sets one look apart from the one before.
-func (c *cli) separate(first bool) error {
-	if first {
-		return nil
-	}
-	text := "\n"
-	switch c.output {
-	case "yaml":
-		text = "---\n"
-	case "json":
-		text = ""
-	}
-	_, err := c.stdout.Write([]byte(text))
-	return err
-}
-
 // column is one column of a noun's table.
 type column[T any] struct {
 	head string
@@ -143,56 +82,31 @@ type column[T any] struct {
 
 // render writes rows as the format says. JSON and YAML are lists also of one.
 func render[T any](w io.Writer, format string, columns []column[T], rows []T) error {
-	switch format {
-	case "json", "yaml":
+	if output.Structured(format) {
 		if rows == nil {
 			rows = []T{}
 		}
-		return encode(w, format, rows)
+		return output.Encode(w, format, rows)
 	}
-	return printTable(w, format == "wide", columns, rows)
-}
-
-func encode(w io.Writer, format string, value any) error {
-	if format == "yaml" {
-		text, err := yaml.Marshal(value)
-		if err != nil {
-			return fmt.Errorf("encode: %w", err)
+	var shown []column[T]
+	var heads []string
+	for _, c := range columns {
+		if !c.wide || format == "wide" {
+			shown, heads = append(shown, c), append(heads, c.head)
 		}
-		_, err = w.Write(text)
-		return err
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(value)
-}
-
-func printTable[T any](w io.Writer, wide bool, columns []column[T], rows []T) error {
-	var text bytes.Buffer
-	tw := tabwriter.NewWriter(&text, 0, 0, 3, ' ', 0)
-	line := func(cell func(column[T]) string) {
-		var cells []string
-		for _, c := range columns {
-			if !c.wide || wide {
-				cells = append(cells, cell(c))
-			}
-		}
-		fmt.Fprintln(tw, strings.Join(cells, "\t"))
-	}
-	line(func(c column[T]) string { return c.head })
+	table := [][]string{heads}
 	for _, row := range rows {
-		line(func(c column[T]) string { return or(c.cell(row), "-") })
-	}
-	if err := tw.Flush(); err != nil {
-		return err
-	}
-	for l := range strings.Lines(text.String()) {
-		if _, err := fmt.Fprintln(w, strings.TrimRight(l, " \n")); err != nil {
-			return err
+		var cells []string
+		for _, c := range shown {
+			cells = append(cells, or(c.cell(row), "-"))
 		}
+		table = append(table, cells)
 	}
-	return nil
+	return output.Table(w, table)
 }
+
+func encode(w io.Writer, format string, value any) error { return output.Encode(w, format, value) }
 
 // or returns s, or the stand-in for an empty one.
 func or(s, empty string) string {
@@ -202,14 +116,7 @@ func or(s, empty string) string {
 	return s
 }
 
-// list joins values by commas.
-func list[T fmt.Stringer](values []T) string {
-	texts := make([]string, len(values))
-	for i, v := range values {
-		texts[i] = v.String()
-	}
-	return strings.Join(texts, ",")
-}
+func list[T fmt.Stringer](values []T) string { return output.List(values) }
 
 func yes(b bool) string {
 	if b {

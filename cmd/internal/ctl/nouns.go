@@ -3,8 +3,6 @@
 package ctl
 
 import (
-	"cmp"
-	"context"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -13,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/patchbay-net/patchbay/cmd/internal/ctl/output"
+	"github.com/patchbay-net/patchbay/cmd/internal/ctl/tools"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 )
 
@@ -189,7 +189,7 @@ func (c *cli) drops(program string) *cobra.Command {
 		short:    "List why and how many packets were dropped",
 		long:     "List the packets that this node dropped, by reason, the most frequent first.\nThey are counted since the maps were made: an agent's restart doesn't reset them.",
 		examples: []string{"drops", "drops --watch"},
-		fetch:    sortedDrops,
+		fetch:    tools.Drops,
 		columns: []column[agentapi.Drop]{
 			{"REASON", false, func(d agentapi.Drop) string { return d.Reason }},
 			{"PACKETS", false, func(d agentapi.Drop) string { return strconv.FormatUint(d.Packets, 10) }},
@@ -212,31 +212,9 @@ func duration(d time.Duration) string {
 }
 
 // age returns the time since t in its largest unit.
-func (c *cli) age(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	d := max(0, c.now().Sub(t))
-	switch {
-	case d < 2*time.Minute:
-		return strconv.Itoa(int(d.Seconds())) + "s"
-	case d < 2*time.Hour:
-		return strconv.Itoa(int(d.Minutes())) + "m"
-	case d < 48*time.Hour:
-		return strconv.Itoa(int(d.Hours())) + "h"
-	}
-	return strconv.Itoa(int(d.Hours()/24)) + "d"
-}
+func (c *cli) age(t time.Time) string { return output.Age(c.now(), t) }
 
 func has(addrs []netip.Addr, text string) bool {
 	addr, err := netip.ParseAddr(text)
 	return err == nil && slices.Contains(addrs, addr)
-}
-
-func sortedDrops(client agentapi.Client, ctx context.Context) ([]agentapi.Drop, error) {
-	drops, err := client.Drops(ctx)
-	slices.SortFunc(drops, func(a, b agentapi.Drop) int {
-		return cmp.Or(cmp.Compare(b.Packets, a.Packets), cmp.Compare(a.Reason, b.Reason))
-	})
-	return drops, err
 }

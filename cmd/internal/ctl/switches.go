@@ -8,15 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/patchbay-net/patchbay/cmd/internal/ctl/byhand"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
-	"github.com/patchbay-net/patchbay/pkg/netdev"
-	"github.com/patchbay-net/patchbay/pkg/netdev/switches"
 )
 
 func (c *cli) switches(program string) *cobra.Command {
@@ -34,7 +31,7 @@ func (c *cli) switchNoun() noun[agentapi.Switch] {
 		fetch: func(client agentapi.Client, ctx context.Context) ([]agentapi.Switch, error) {
 			list, err := client.Switches(ctx)
 			if errors.Is(err, agentapi.ErrUnavailable) {
-				return presentSwitches()
+				return byhand.Switches()
 			}
 			return list, err
 		},
@@ -137,7 +134,7 @@ before it was enabled. What has a leg on the switch loses it.`,
 			client.Timeout = 0
 			err = client.DisablePort(cmd.Context(), args[0])
 			if errors.Is(err, agentapi.ErrUnavailable) {
-				err = removeByHand(args[0])
+				err = byhand.DisablePort(args[0])
 			}
 			return err
 		},
@@ -154,7 +151,7 @@ func (c *cli) makeSwitch(ctx context.Context, s agentapi.SwitchCreate) error {
 	made, err := client.CreateSwitch(ctx, s)
 	if errors.Is(err, agentapi.ErrUnavailable) {
 		fmt.Fprintln(c.stderr, "no agent runs on this device: the switch is there until the next boot")
-		made, err = makeByHand(s)
+		made, err = byhand.CreateSwitch(s)
 	}
 	if err != nil {
 		return err
@@ -165,60 +162,4 @@ func (c *cli) makeSwitch(ctx context.Context, s agentapi.SwitchCreate) error {
 	}
 	_, err = c.stdout.Write(text.Bytes())
 	return err
-}
-
-// makeByHand makes a switch where no agent keeps it.
-func makeByHand(s agentapi.SwitchCreate) (agentapi.Switch, error) {
-	kind, err := switches.ParseKind(s.Type)
-	if err != nil {
-		return agentapi.Switch{}, err
-	}
-	name, err := os.Hostname()
-	if err != nil {
-		return agentapi.Switch{}, err
-	}
-	want := switches.Switch{Name: kind.String(), Kind: kind, Port: s.Port, VLAN: s.VLAN, MTU: s.MTU, Addrs: s.Addrs}
-	keeper := switches.Keeper{Sysctls: netdev.Sysctls("/proc/sys"), Seed: name}
-	if err := keeper.Check(want); err != nil {
-		return agentapi.Switch{}, err
-	}
-	state, err := keeper.Ensure(want)
-	return seenSwitch(want, state), err
-}
-
-// removeByHand takes the external switch off a port where no agent keeps it.
-func removeByHand(port string) error {
-	there, _, err := switches.Present()
-	if err != nil {
-		return err
-	}
-	for _, s := range there {
-		if s.Kind == switches.External && s.Port == port {
-			return switches.RemoveExternal()
-		}
-	}
-	return fmt.Errorf("port %s is not enabled for compute", port)
-}
-
-// presentSwitches are those that there are where no agent keeps them.
-func presentSwitches() ([]agentapi.Switch, error) {
-	there, states, err := switches.Present()
-	if err != nil {
-		return nil, err
-	}
-	var out []agentapi.Switch
-	for i, s := range there {
-		out = append(out, seenSwitch(s, states[i]))
-	}
-	return out, nil
-}
-
-func seenSwitch(s switches.Switch, state switches.State) agentapi.Switch {
-	name := s.Kind.String()
-	out := agentapi.Switch{Name: name, Type: strings.ToUpper(name[:1]) + name[1:], Port: s.Port, VLAN: s.VLAN, Bridge: state.Bridge,
-		Uplink: state.Uplink, MTU: state.MTU, Addrs: s.Addrs, Ready: state.Err == nil}
-	if state.Err != nil {
-		out.Reason = state.Err.Error()
-	}
-	return out
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/patchbay-net/patchbay/cmd/internal/ctl/output"
 	"github.com/patchbay-net/patchbay/cmd/internal/ctl/tools/doctor"
 )
 
@@ -56,7 +57,7 @@ func (t *tools) diagnosis(r doctor.Report) ([]byte, error) {
 		fmt.Fprintf(&text, "looked at %s: %d findings\n", strings.Join(r.Checked, ", "), len(r.Findings))
 	}
 	if r.Bad() {
-		return text.Bytes(), ErrNotWell
+		return text.Bytes(), output.ErrNotWell
 	}
 	return text.Bytes(), nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/patchbay-net/patchbay/cmd/internal/ctl/output"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/monitor/tracing"
@@ -119,7 +120,7 @@ func (t *tools) tell(found agentapi.Trace) ([]byte, error) {
 		tellTrace(&text, found)
 	}
 	if lost(found) {
-		return text.Bytes(), ErrNotWell
+		return text.Bytes(), output.ErrNotWell
 	}
 	return text.Bytes(), nil
 }

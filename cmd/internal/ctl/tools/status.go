@@ -1,41 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package ctl
+package tools
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"github.com/patchbay-net/patchbay/cmd/internal/ctl/output"
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
 )
 
-func (c *cli) status(program string) *cobra.Command {
+func (t *tools) status() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show how the agent of this node fares",
 		Long: `Show how the agent of this node fares: whether it is ready, what it works from,
 how much it keeps, and which objects it could not use. It exits with 1 if the
 agent is not ready.`,
-		Example: examples(program, []string{"status", "status -o json"}),
+		Example: t.examples("status", "status -o json"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.begin()
+			client, err := t.Begin()
 			if err != nil {
 				return err
 			}
-			return c.show(cmd.Context(), func(ctx context.Context) ([]byte, error) {
+			return t.Show(cmd.Context(), func(ctx context.Context) ([]byte, error) {
 				info, err := client.Info(ctx)
 				if err != nil {
 					return nil, err
 				}
 				n := node{Info: info}
 				n.NICs, _ = client.NICs(ctx) // what can't be had isn't shown
-				n.Drops, _ = sortedDrops(client, ctx)
-				return c.describe(n)
+				n.Drops, _ = Drops(client, ctx)
+				return t.describe(n)
 			})
 		},
 	}
@@ -48,32 +51,29 @@ type node struct {
 	Drops []agentapi.Drop `json:"drops,omitempty"`
 }
 
-func (c *cli) describe(n node) ([]byte, error) {
+func (t *tools) describe(n node) ([]byte, error) {
 	var text bytes.Buffer
-	var err error
-	switch c.output {
-	case "json", "yaml":
-		err = encode(&text, c.output, n)
-	default:
-		err = c.describeText(&text, n)
+	done, err := t.Encode(&text, n)
+	if !done {
+		err = t.describeText(&text, n)
 	}
 	if err == nil && !n.Ready {
-		err = errNotWell
+		err = output.ErrNotWell
 	}
 	return text.Bytes(), err
 }
 
-func (c *cli) describeText(text *bytes.Buffer, of node) error {
+func (t *tools) describeText(text *bytes.Buffer, of node) error {
 	info := of.Info
 	tw := tabwriter.NewWriter(text, 0, 0, 3, ' ', 0)
 	line := func(name, format string, args ...any) { fmt.Fprintf(tw, name+"\t"+format+"\n", args...) }
 	line("Node", "%s (%s)", info.Node, info.Role)
 	line("Ready", "%s", ready(info))
 	line("Version", "%s, maps of schema %d", info.Version, info.Schema)
-	line("Running for", "%s", c.age(info.Started))
+	line("Running for", "%s", output.Age(t.Now(), info.Started))
 	line("Source", "%s (%s)", info.Source, synced(info.Synced))
-	line("Routing", "%s", or(info.Routing, "-"))
-	line("Pod ranges", "%s", or(list(info.PodCIDRs), "-"))
+	line("Routing", "%s", cmp.Or(info.Routing, "-"))
+	line("Pod ranges", "%s", cmp.Or(output.List(info.PodCIDRs), "-"))
 	n := info.Counts
 	line("Keeps", "%d pods, %d Services, %d frontends, %d backends, %d nodes, %d addresses announced",
 		n.Pods, n.Services, n.Frontends, n.Backends, n.Nodes, n.Announced)
@@ -83,11 +83,11 @@ func (c *cli) describeText(text *bytes.Buffer, of node) error {
 	if len(of.Drops) > 0 {
 		line("Dropped", "%s", dropText(of.Drops))
 	}
-	if c.output == "wide" {
+	if t.Wide() {
 		line("Boot", "%s", info.BootID)
 	}
 	for i, p := range info.Problems {
-		line(once("Problems", i), "%s: %s (for %s)", p.Object, p.Text, c.age(p.Since))
+		line(once("Problems", i), "%s: %s (for %s)", p.Object, p.Text, output.Age(t.Now(), p.Since))
 	}
 	return tw.Flush()
 }
@@ -106,7 +106,7 @@ func nicText(n agentapi.NIC) string {
 		text += ", no carrier"
 	}
 	if len(n.Addrs) > 0 {
-		text += ", " + list(n.Addrs)
+		text += ", " + output.List(n.Addrs)
 	}
 	return text
 }
@@ -128,7 +128,7 @@ func ready(info agentapi.Info) string {
 	if info.Ready {
 		return "yes"
 	}
-	return "no: " + or(info.Reason, "no reason given")
+	return "no: " + cmp.Or(info.Reason, "no reason given")
 }
 
 func synced(ok bool) string {
@@ -136,4 +136,13 @@ func synced(ok bool) string {
 		return "read"
 	}
 	return "not read yet: what is in force is the last known"
+}
+
+// Drops are the reasons of dropped packets, the most frequent first.
+func Drops(client agentapi.Client, ctx context.Context) ([]agentapi.Drop, error) {
+	drops, err := client.Drops(ctx)
+	slices.SortFunc(drops, func(a, b agentapi.Drop) int {
+		return cmp.Or(cmp.Compare(b.Packets, a.Packets), cmp.Compare(a.Reason, b.Reason))
+	})
+	return drops, err
 }
