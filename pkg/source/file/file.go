@@ -44,24 +44,27 @@ type Source struct {
 // New returns the source for a folder, which may be away for now, as on a network.
 // Returns an error if Dir is something else.
 func New(opts Options) (*Source, error) {
-	if err := checkDir(opts.Dir); err != nil {
+	if err := opts.makeStatusDir(); err != nil {
 		return nil, err
 	}
 	if opts.Rescan <= 0 {
 		opts.Rescan = 5 * time.Second
 	}
-	if opts.StatusDir != "" {
-		if err := os.MkdirAll(opts.StatusDir, 0o755); err != nil {
-			return nil, fmt.Errorf("make status folder: %w", err)
-		}
-	}
 	return &Source{opts}, nil
 }
 
-func checkDir(dir string) error {
-	info, err := os.Stat(dir)
+// makeStatusDir makes the status folder if it isn't there, unless the objects are
+// away: it may be as well.
+func (o Options) makeStatusDir() error {
+	info, err := os.Stat(o.Dir)
 	if err == nil && !info.IsDir() {
-		return fmt.Errorf("open objects folder: %s is not a folder", dir)
+		return fmt.Errorf("open objects folder: %s is not a folder", o.Dir)
+	}
+	if err != nil || o.StatusDir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(o.StatusDir, 0o755); err != nil {
+		return fmt.Errorf("make status folder: %w", err)
 	}
 	return nil
 }

@@ -56,7 +56,8 @@ func TestNoFolder(t *testing.T) {
 // TestFolderAway: a folder that isn't there at the start is waited for, and so
 // much is said; nothing is taken for known or written meanwhile.
 func TestFolderAway(t *testing.T) {
-	o := Options{Dir: filepath.Join(t.TempDir(), "objects"), StatusDir: t.TempDir(), Log: slog.New(slog.DiscardHandler), Rescan: 20 * time.Millisecond}
+	share := t.TempDir()
+	o := Options{Dir: filepath.Join(share, "objects"), StatusDir: filepath.Join(share, "status"), Log: slog.New(slog.DiscardHandler), Rescan: 20 * time.Millisecond}
 	src, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -74,6 +75,9 @@ func TestFolderAway(t *testing.T) {
 	if err := writer.Apply(t.Context(), pool); err == nil {
 		t.Error("written though the folder is away")
 	}
+	if left, err := os.ReadDir(share); err != nil || len(left) > 0 {
+		t.Errorf("made in the place of what is away: %v, %v", left, err)
+	}
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -81,6 +85,10 @@ func TestFolderAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.WaitSynced(t, source.KindIPPool)
+	pool.Name, pool.Spec.Use, pool.Spec.CIDRs = "b", v1alpha1.UseNode, []string{"10.0.2.0/24"}
+	if err := writer.Apply(t.Context(), pool); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestFilesAndDocuments(t *testing.T) {

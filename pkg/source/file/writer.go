@@ -41,11 +41,8 @@ func NewWriter(opts Options) (*Writer, error) {
 	if opts.StatusDir == "" {
 		return nil, errors.New("make status folder: its path must be given")
 	}
-	if err := checkDir(opts.Dir); err != nil {
+	if err := opts.makeStatusDir(); err != nil {
 		return nil, err
-	}
-	if err := os.MkdirAll(opts.StatusDir, 0o755); err != nil {
-		return nil, fmt.Errorf("make status folder: %w", err)
 	}
 	return &Writer{opts: opts, objects: folder{dir: opts.Dir}, status: folder{dir: opts.StatusDir, ours: true}}, nil
 }
@@ -206,6 +203,9 @@ func (w *Writer) refresh() (resting bool, err error) {
 	now := time.Now()
 	unsettled, err := w.objects.refresh(now)
 	if err != nil {
+		return false, err
+	}
+	if err := w.opts.makeStatusDir(); err != nil {
 		return false, err
 	}
 	if _, err := w.status.refresh(now); err != nil {
