@@ -71,31 +71,45 @@ func reachedFor(spans []span, at time.Duration) time.Duration {
 	return 0
 }
 
+// answer is who answered a question.
+type answer struct {
+	at    time.Duration
+	names []string
+}
+
+// answers lists who answered for an address in a span of time, by question.
+func (l *Lab) answers(addr netip.Addr, from, to time.Duration) (list []answer) {
+	l.Observer.mu.Lock()
+	defer l.Observer.mu.Unlock()
+	for _, q := range l.Observer.questions {
+		if q.addr != addr || q.asked < from || q.asked >= to {
+			continue
+		}
+		a := answer{at: q.asked}
+		for _, mac := range q.by {
+			a.names = append(a.names, l.owner(mac))
+		}
+		list = append(list, a)
+	}
+	return list
+}
+
 // History is who answered for an address in a span of time: a line for each
 // change, with the claims between.
 func (l *Lab) History(addr netip.Addr, from, to time.Duration) string {
-	l.Observer.mu.Lock()
-	defer l.Observer.mu.Unlock()
 	type line struct {
 		at   time.Duration
 		text string
 	}
 	var lines []line
 	last := "?"
-	for _, q := range l.Observer.questions {
-		if q.addr != addr || q.asked < from || q.asked >= to {
-			continue
-		}
-		var names []string
-		for _, mac := range q.by {
-			names = append(names, l.owner(mac))
-		}
-		if by := join(names); by != last {
-			lines = append(lines, line{q.asked, "answered by " + by})
+	for _, a := range l.answers(addr, from, to) {
+		if by := join(a.names); by != last {
+			lines = append(lines, line{a.at, "answered by " + by})
 			last = by
 		}
 	}
-	for _, c := range l.Observer.claims {
+	for _, c := range l.Observer.Claims() {
 		if c.Addr == addr && c.At >= from && c.At < to {
 			lines = append(lines, line{c.At, "claimed by " + c.Node})
 		}
@@ -111,19 +125,10 @@ func (l *Lab) History(addr netip.Addr, from, to time.Duration) string {
 // Moves lists who answered for an address in a span of time, one after the other.
 // A question that nobody answered doesn't count.
 func (l *Lab) Moves(addr netip.Addr, from, to time.Duration) (names []string) {
-	l.Observer.mu.Lock()
-	defer l.Observer.mu.Unlock()
-	for _, q := range l.Observer.questions {
-		if q.addr != addr || q.asked < from || q.asked >= to {
-			continue
-		}
-		for _, mac := range q.by {
-			if name := l.owner(mac); len(names) == 0 || names[len(names)-1] != name {
-				names = append(names, name)
-			}
-		}
+	for _, a := range l.answers(addr, from, to) {
+		names = append(names, a.names...)
 	}
-	return names
+	return slices.Compact(names)
 }
 
 // join lists names; nobody is "nobody".

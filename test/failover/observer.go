@@ -25,8 +25,8 @@ const (
 )
 
 // Observer sits on the clients' segment, asks for every address all the time by
-// ARP and neighbour solicitation, and keeps who answered which question, who
-// claimed what unasked, and who sent packets from the addresses.
+// ARP and neighbour solicitation, and keeps who answered which question, and who
+// claimed what unasked.
 type Observer struct {
 	lab   *Lab
 	addrs []netip.Addr
@@ -36,7 +36,6 @@ type Observer struct {
 	mu        sync.Mutex
 	questions []question // by sequence number
 	claims    []Claim
-	senders   map[sender]time.Duration // when each first and last sent from an address
 }
 
 // question is one that was asked.
@@ -53,15 +52,16 @@ type Claim struct {
 	Node string
 }
 
-// sender is a node that sent packets from an address.
-type sender struct {
-	addr netip.Addr
-	mac  [6]byte
+// Claims are those heard so far.
+func (o *Observer) Claims() []Claim {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.claims)
 }
 
 // newObserver starts observing, until the end of the test.
 func newObserver(l *Lab) *Observer {
-	o := &Observer{lab: l, senders: map[sender]time.Duration{}}
+	o := &Observer{lab: l}
 	for _, s := range l.Services {
 		o.addrs = append(o.addrs, s.Addrs()...)
 	}
@@ -169,8 +169,6 @@ func (o *Observer) take(frame []byte, now time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
-	case said.packet:
-		o.senders[sender{said.addr, said.mac}] = now
 	case said.to.IsValid() && said.to.Is4() && netip.MustParsePrefix(asker4+"/16").Contains(said.to),
 		said.to.IsValid() && said.to.Is6() && netip.MustParsePrefix(asker6+"/112").Contains(said.to):
 		o.answered(said)
@@ -196,15 +194,14 @@ func (o *Observer) answered(said statement) {
 
 // statement is what a frame says about an address.
 type statement struct {
-	addr   netip.Addr
-	mac    [6]byte
-	to     netip.Addr // whom it answers; invalid if nobody asked
-	packet bool       // it is only sent from the address
+	addr netip.Addr
+	mac  [6]byte
+	to   netip.Addr // whom it answers; invalid if nobody asked
 }
 
-// parse reads a frame that speaks of its sender's address.
+// parse reads a frame that tells who has an address.
 func parse(f []byte) (s statement, ok bool) {
-	const ethernet, ip4, ip6 = 14, 20, 40
+	const ethernet, ip6 = 14, 40
 	copy(s.mac[:], f[6:12])
 	at := func(offset, size int) netip.Addr {
 		a, _ := netip.AddrFromSlice(f[offset : offset+size])
@@ -220,12 +217,6 @@ func parse(f []byte) (s statement, ok bool) {
 		return s, s.addr != netip.IPv4Unspecified()
 	case kind == 0x86dd && len(f) >= ethernet+ip6+24 && f[ethernet+6] == 58 && f[ethernet+ip6] == 136:
 		s.addr, s.to = at(ethernet+ip6+8, 16), at(ethernet+24, 16)
-		return s, true
-	case kind == 0x86dd && len(f) >= ethernet+ip6:
-		s.addr, s.packet = at(ethernet+8, 16), true
-		return s, true
-	case kind == 0x0800 && len(f) >= ethernet+ip4:
-		s.addr, s.packet = at(ethernet+12, 4), true
 		return s, true
 	}
 	return s, false
