@@ -32,11 +32,15 @@ func add(set endpoints, e *service.Entry) {
 // policies, hints or termination keep new ones away, and so does a TCP flow until
 // its ends close it: as with kube-proxy.
 func (s *Services) flush(c change) error {
-	serving := s.serving(c)
-	if len(serving) == 0 || s.entries != nil && !stopped(c.old, serving) {
+	serving, old := s.serving(c), c.old
+	if s.entries == nil {
+		old = s.served // all is compared
+	}
+	ended := stopped(old, serving)
+	if len(serving) == 0 || s.entries != nil && !ended {
 		return nil
 	}
-	if s.entries != nil && s.stopped != nil {
+	if ended && s.stopped != nil {
 		s.stopped(serving)
 	}
 	var errs []error

@@ -50,6 +50,7 @@ type Services struct {
 
 	stopped   func(serving map[netip.AddrPort]map[netip.AddrPort]bool)
 	entries   []service.Entry                // as last set; nil after a restart or an error
+	served    []service.Entry                // as last set but for what was refused; nil after a restart
 	addresses map[objects.MapFrontendKey]int // of an address alone: how many of entries have it
 }
 
@@ -108,9 +109,13 @@ func (s *Services) Set(entries []service.Entry) error {
 	errs := []error{s.addSources(p)}
 	errs = append(errs, s.switchTables(p), s.writeFrontends(p), s.deleteFrontends(p, c.had), s.clear(), s.flush(c))
 	err := errors.Join(errs...)
+	entries = slices.Clone(entries)
 	s.entries = nil
 	if err == nil {
-		s.entries = slices.Clone(entries)
+		s.entries = entries
+	}
+	if _, rest := Refusals(err); rest == nil {
+		s.served = entries
 	}
 	return err
 }
