@@ -144,10 +144,7 @@ func (l *Lab) freeze(m *Machine, on bool) {
 		return
 	}
 	m.frozen = on
-	state := "0"
-	if on {
-		state = "1"
-	}
+	state := map[bool]string{false: "0", true: "1"}[on]
 	if err := os.WriteFile(filepath.Join(m.Cgroup, "cgroup.freeze"), []byte(state), 0); err != nil {
 		l.tb.Fatalf("freeze %s: %v", m.Name, err)
 	}

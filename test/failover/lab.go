@@ -6,8 +6,7 @@
 // and that never two nodes answered for one address.
 //
 //	lab := failover.New(t, bin, dir, 3)
-//	load := lab.StartLoad(lab.Services[0])
-//	heal := failover.Silent().Inject(lab, lab.Nodes[0])
+//	trial := lab.Try(failover.Faults()[0], 0, false)
 package failover
 
 import (
@@ -196,9 +195,6 @@ func (l *Lab) addressOf(node, format string, used map[netip.Addr]bool) netip.Add
 	l.tb.Fatalf("no address of the pool is %s's", node)
 	return netip.Addr{}
 }
-
-// Machines are the nodes.
-func (l *Lab) Machines() []*Machine { return l.machines }
 
 // owner returns the node of a MAC address.
 func (l *Lab) owner(mac [6]byte) string {

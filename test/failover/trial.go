@@ -141,8 +141,6 @@ func (t Trial) Complaints(slack time.Duration) []string {
 func (t Trial) String() string {
 	span, lost := Longest(t.Away)
 	back, lostBack := Longest(t.Back)
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %s: moved after %v; lost %d over %v; at its end %d over %v", t.Fault.Name, t.Node,
+	return fmt.Sprintf("%s, %s: moved after %v; lost %d over %v; at its end %d over %v", t.Fault.Name, t.Node,
 		t.Moved.Round(time.Millisecond), lost, span.Round(time.Millisecond), lostBack, back.Round(time.Millisecond))
-	return b.String()
 }
