@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 )
 
@@ -38,9 +39,17 @@ func (s *Store) checkSum(lockFile *os.File) error {
 	return nil
 }
 
+// sum reads the database piece by piece: a buffer for all of it would be the most
+// that a CNI binary touches.
 func (s *Store) sum() (uint32, error) {
-	text, err := os.ReadFile(s.path)
-	return crc32.Checksum(text, crc32.MakeTable(crc32.Castagnoli)), err
+	file, err := os.Open(s.path)
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	_, err = io.Copy(sum, file)
+	return sum.Sum32(), err
 }
 
 // markOpen says that the database is about to change.
