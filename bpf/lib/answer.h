@@ -202,7 +202,7 @@ __noinline int answer(struct __sk_buff *skb, struct pkt *p)
 	int v4 = p && p->family == 4;
 	__u32 plain = ETH_LEN + (v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
 
-	if (!p || p->flags & (PKT_LATER | PKT_ERROR) || p->tcp & TCP_RST || !within_rate(RATE_ANSWERS, reject_rate))
+	if (!p || p->flags & (PKT_LATER | PKT_ERROR) || p->tcp & TCP_RST || !within_rate(RATE_ANSWERS, reject_rate, TICK_SHIFT))
 		return -1;
 	if (p->answer == ANSWER_TOO_BIG && !v4 && p->flags & PKT_FRAGMENT)
 		plain += sizeof(struct frag_hdr);

@@ -192,7 +192,7 @@ __noinline int begin_flow(struct __sk_buff *skb, struct pkt *p, struct frontend 
 	ret = admit(p, fe);
 	if (ret)
 		return ret;
-	if (!within_rate(RATE_FLOWS, flow_rate))
+	if (!within_rate(RATE_FLOWS, flow_rate, FLOW_RATE_SHIFT))
 		return -DROP_FLOW_RATE;
 	for (__u32 n = 0; n < ATTEMPTS; n++) {
 		ret = try_backend(p, fe, n);

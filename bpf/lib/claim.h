@@ -15,10 +15,14 @@
 #include "packet.h"
 #include "service.h"
 
-/* A node of the cluster, or this one, claims a Service's address. */
+/*
+ * A node of the cluster, or this one, claims a Service's address. Who forges that
+ * in a node's name has datagrams taken for a flow's that has moved: a client's own
+ * answers may then be the other's of its two frontends, nobody else's.
+ */
 static __always_inline void note_claim(void)
 {
-	__u32 i = MOVE_CLAIMED, *claimed = bpf_map_lookup_elem(&moves, &i);
+	__u32 i = MOVE_CLAIMED, *claimed = bpf_map_lookup_elem(&moved, &i);
 
 	if (claimed)
 		*claimed = service_ticks();
@@ -32,7 +36,7 @@ static __always_inline void note_claim(void)
  */
 static __always_inline bool flow_moved(const struct pkt *p, const struct flow *f)
 {
-	__u32 i = MOVE_CLAIMED, *claimed = bpf_map_lookup_elem(&moves, &i);
+	__u32 i = MOVE_CLAIMED, *claimed = bpf_map_lookup_elem(&moved, &i);
 
 	if (p->t.proto == IPPROTO_TCP || p->t.proto == IPPROTO_SCTP)
 		return !opens_connection(p);

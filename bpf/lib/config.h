@@ -23,5 +23,6 @@ volatile const __u32 timeout_other = 60;	/* … answered, ICMP */
 /* RST and ICMP made by us: so many a tick on each CPU. */
 volatile const __u32 reject_rate = 200;
 
-/* New flows: so many a tick on each CPU. */
-volatile const __u32 flow_rate = 131072;
+/* New flows: so many in 2^24 ns (16.8 ms) on each CPU. */
+#define FLOW_RATE_SHIFT 24
+volatile const __u32 flow_rate = 2048;

@@ -115,12 +115,12 @@ static __always_inline void flow_forget(const struct flow_key *k, struct flow *f
 static __always_inline struct flow *flow_find(const struct flow_key *k, __u8 tcp, __u32 now,
 					      bool *confirmed)
 {
-	__u32 i = MOVE_FLOWS, *moved = bpf_map_lookup_elem(&moves, &i), before;
+	__u32 i = MOVE_FLOWS, *count = bpf_map_lookup_elem(&moved, &i), before;
 	struct flow *f;
 
-	if (!moved)
+	if (!count)
 		return NULL;
-	before = *(volatile __u32 *)moved;
+	before = *(volatile __u32 *)count;
 	f = bpf_map_lookup_elem(&flows, k);
 	*confirmed = f;
 	if (f && flow_alive(f, k->proto, now) && !flow_reused(f, tcp))
@@ -129,7 +129,7 @@ static __always_inline struct flow *flow_find(const struct flow_key *k, __u8 tcp
 		f = bpf_map_lookup_elem(&flows_new, k);
 		if (!f) {
 			/* It may have moved behind our back, on another CPU. */
-			if (*(volatile __u32 *)moved == before)
+			if (*(volatile __u32 *)count == before)
 				return NULL;
 			f = bpf_map_lookup_elem(&flows, k);
 			*confirmed = f;
@@ -151,7 +151,7 @@ static __always_inline struct flow *flow_other(const struct flow_key *pair, bool
 /* flows has no room: the flow stays where it is. */
 static __always_inline void flow_stays(void)
 {
-	__u32 i = MOVE_FULL, *full = bpf_map_lookup_elem(&moves, &i);
+	__u32 i = MOVE_FULL, *full = bpf_map_lookup_elem(&moved, &i);
 
 	if (full)
 		__sync_fetch_and_add(full, 1);
@@ -163,11 +163,11 @@ static __always_inline void flow_stays(void)
  */
 static __always_inline void flow_confirm(const struct flow_key *k, struct flow *f)
 {
-	__u32 i = MOVE_FLOWS, *moved = bpf_map_lookup_elem(&moves, &i);
+	__u32 i = MOVE_FLOWS, *count = bpf_map_lookup_elem(&moved, &i);
 	struct flow_key pair;
 	struct flow *other;
 
-	if (!moved)
+	if (!count)
 		return;
 	flow_pair(&pair, f, k->proto);
 	other = bpf_map_lookup_elem(&flows_new, &pair);
@@ -184,7 +184,7 @@ static __always_inline void flow_confirm(const struct flow_key *k, struct flow *
 			return;
 		}
 	}
-	__sync_fetch_and_add(moved, 1);
+	__sync_fetch_and_add(count, 1);
 	bpf_map_delete_elem(&flows_new, k);
 	if (other)
 		bpf_map_delete_elem(&flows_new, &pair);

@@ -57,7 +57,7 @@ struct flow {
 };
 _Static_assert(sizeof(struct flow) == 88, "flow");
 
-/* moves. */
+/* moved. */
 enum move {
 	/* How many flows moved from flows_new to flows: who finds one in neither looks again. */
 	MOVE_FLOWS = 0,
@@ -91,16 +91,16 @@ struct scratch {
 };
 _Static_assert(sizeof(struct scratch) == 176, "scratch");
 
-/* rates. */
+/* budgets. */
 enum rate_kind {
 	RATE_ANSWERS = 0, /* RST and ICMP that we make */
 	RATE_FLOWS = 1,	  /* flows that begin */
 	__RATE_MAX = 2,
 };
 
-/* What a CPU has done in this tick. */
+/* What a CPU has done in this period. */
 struct rate {
-	__u32 tick;
+	__u32 tick; /* the period */
 	__u32 sent;
 };
 _Static_assert(sizeof(struct rate) == 8, "rate");

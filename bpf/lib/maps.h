@@ -100,7 +100,7 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 	__uint(max_entries, __MOVE_MAX);
-} moves SEC(".maps");
+} moved SEC(".maps");
 
 /*
  * {addresses, id, protocol} → ports of a first fragment. Written and read by
@@ -227,7 +227,7 @@ struct {
 } scratches SEC(".maps");
 
 /*
- * enum rate_kind → how often this CPU has done it in this tick. Written and read
+ * enum rate_kind → how often this CPU has done it in this period. Written and read
  * by the tc programs.
  */
 struct {
@@ -235,7 +235,7 @@ struct {
 	__type(key, __u32);
 	__type(value, struct rate);
 	__uint(max_entries, __RATE_MAX);
-} rates SEC(".maps");
+} budgets SEC(".maps");
 
 /*
  * Reason → packets and bytes dropped. Counted by drop(), read by the agent. Size:

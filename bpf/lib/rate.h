@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* What anybody outside can cause is done so often in a tick on each CPU. */
+/*
+ * What anybody outside can cause is done so often on each CPU. Short periods: a
+ * client that is refused in one and asks again finds another state then.
+ */
 #pragma once
 
 #include <linux/bpf.h>
@@ -11,10 +14,10 @@
 #include "maps.h"
 #include "service.h"
 
-static __always_inline bool within_rate(__u32 kind, __u32 limit)
+static __always_inline bool within_rate(__u32 kind, __u32 limit, __u32 shift)
 {
-	__u32 now = service_ticks();
-	struct rate *r = bpf_map_lookup_elem(&rates, &kind);
+	__u32 now = bpf_ktime_get_coarse_ns() >> shift;
+	struct rate *r = bpf_map_lookup_elem(&budgets, &kind);
 
 	if (!r)
 		return false;

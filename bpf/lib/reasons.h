@@ -33,7 +33,7 @@ enum drop_reason {
 	DROP_TTL = 24,		     /* hop limit used up */
 	DROP_NO_FLOW = 25,	     /* an ICMP error or reply that matches no flow */
 	DROP_PROTOCOL = 26,	     /* a fragment of SCTP, whose ports would change */
-	DROP_FLOW_RATE = 27,	     /* more new flows than a CPU makes in a tick */
+	DROP_FLOW_RATE = 27,	     /* more new flows than a CPU makes in that time */
 	__DROP_MAX = 28,
 };
 _Static_assert(__DROP_MAX <= 64, "the drops map has room for 64");

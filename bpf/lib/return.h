@@ -49,15 +49,16 @@ static __always_inline bool is_served(struct __sk_buff *skb, const struct pkt *p
 }
 
 /*
- * Does the route to the sender lead by the node that has sent the packet on? Then
- * that one gets the answers in any case, and what a pod began itself can't be told
- * from what a client did.
+ * Is the sender told pods' own addresses, and does the route to it lead by the node
+ * that has sent the packet on? Then that one gets the answers in any case, and what
+ * a pod began itself can't be told from what a client did. All others know pods by
+ * their node's address alone: what they send to a pod's has been translated.
  */
 static __always_inline bool is_gateway(struct __sk_buff *skb, const struct pkt *p)
 {
 	struct bpf_fib_lookup fib = {};
 
-	return p->hook == HOOK_UPLINK_IN &&
+	return p->flags & PKT_KNOWN && p->hook == HOOK_UPLINK_IN &&
 	       !route_between(skb, p, &p->t.daddr, &p->t.saddr, &fib) &&
 	       fib.ifindex == p->ifindex && mac_equal(fib.dmac, p->smac);
 }

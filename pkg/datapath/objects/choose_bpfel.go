@@ -19,6 +19,7 @@ const (
 	ChooseMapAffinities        = "affinities"
 	ChooseMapAnnounced         = "announced"
 	ChooseMapBackends          = "backends"
+	ChooseMapBudgets           = "budgets"
 	ChooseMapConfig            = "config"
 	ChooseMapDrops             = "drops"
 	ChooseMapEndpoints         = "endpoints"
@@ -26,10 +27,9 @@ const (
 	ChooseMapFlowsNew          = "flows_new"
 	ChooseMapFragments         = "fragments"
 	ChooseMapFrontends         = "frontends"
-	ChooseMapMoves             = "moves"
+	ChooseMapMoved             = "moved"
 	ChooseMapNics              = "nics"
 	ChooseMapPeers             = "peers"
-	ChooseMapRates             = "rates"
 	ChooseMapRoutes            = "routes"
 	ChooseMapScratches         = "scratches"
 	ChooseMapServices          = "services"
@@ -101,6 +101,7 @@ type ChooseMapSpecs struct {
 	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
 	Announced    *ebpf.MapSpec `ebpf:"announced"`
 	Backends     *ebpf.MapSpec `ebpf:"backends"`
+	Budgets      *ebpf.MapSpec `ebpf:"budgets"`
 	Config       *ebpf.MapSpec `ebpf:"config"`
 	Drops        *ebpf.MapSpec `ebpf:"drops"`
 	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
@@ -108,10 +109,9 @@ type ChooseMapSpecs struct {
 	FlowsNew     *ebpf.MapSpec `ebpf:"flows_new"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
-	Moves        *ebpf.MapSpec `ebpf:"moves"`
+	Moved        *ebpf.MapSpec `ebpf:"moved"`
 	Nics         *ebpf.MapSpec `ebpf:"nics"`
 	Peers        *ebpf.MapSpec `ebpf:"peers"`
-	Rates        *ebpf.MapSpec `ebpf:"rates"`
 	Routes       *ebpf.MapSpec `ebpf:"routes"`
 	Scratches    *ebpf.MapSpec `ebpf:"scratches"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
@@ -159,6 +159,7 @@ type ChooseMaps struct {
 	Affinities   *ebpf.Map `ebpf:"affinities"`
 	Announced    *ebpf.Map `ebpf:"announced"`
 	Backends     *ebpf.Map `ebpf:"backends"`
+	Budgets      *ebpf.Map `ebpf:"budgets"`
 	Config       *ebpf.Map `ebpf:"config"`
 	Drops        *ebpf.Map `ebpf:"drops"`
 	Endpoints    *ebpf.Map `ebpf:"endpoints"`
@@ -166,10 +167,9 @@ type ChooseMaps struct {
 	FlowsNew     *ebpf.Map `ebpf:"flows_new"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
 	Frontends    *ebpf.Map `ebpf:"frontends"`
-	Moves        *ebpf.Map `ebpf:"moves"`
+	Moved        *ebpf.Map `ebpf:"moved"`
 	Nics         *ebpf.Map `ebpf:"nics"`
 	Peers        *ebpf.Map `ebpf:"peers"`
-	Rates        *ebpf.Map `ebpf:"rates"`
 	Routes       *ebpf.Map `ebpf:"routes"`
 	Scratches    *ebpf.Map `ebpf:"scratches"`
 	Services     *ebpf.Map `ebpf:"services"`
@@ -184,6 +184,7 @@ func (m *ChooseMaps) Close() error {
 		m.Affinities,
 		m.Announced,
 		m.Backends,
+		m.Budgets,
 		m.Config,
 		m.Drops,
 		m.Endpoints,
@@ -191,10 +192,9 @@ func (m *ChooseMaps) Close() error {
 		m.FlowsNew,
 		m.Fragments,
 		m.Frontends,
-		m.Moves,
+		m.Moved,
 		m.Nics,
 		m.Peers,
-		m.Rates,
 		m.Routes,
 		m.Scratches,
 		m.Services,

@@ -365,6 +365,7 @@ const (
 	MapMapAffinities        = "affinities"
 	MapMapAnnounced         = "announced"
 	MapMapBackends          = "backends"
+	MapMapBudgets           = "budgets"
 	MapMapConfig            = "config"
 	MapMapDrops             = "drops"
 	MapMapEndpoints         = "endpoints"
@@ -372,10 +373,9 @@ const (
 	MapMapFlowsNew          = "flows_new"
 	MapMapFragments         = "fragments"
 	MapMapFrontends         = "frontends"
-	MapMapMoves             = "moves"
+	MapMapMoved             = "moved"
 	MapMapNics              = "nics"
 	MapMapPeers             = "peers"
-	MapMapRates             = "rates"
 	MapMapRoutes            = "routes"
 	MapMapScratches         = "scratches"
 	MapMapServices          = "services"
@@ -446,6 +446,7 @@ type MapMapSpecs struct {
 	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
 	Announced    *ebpf.MapSpec `ebpf:"announced"`
 	Backends     *ebpf.MapSpec `ebpf:"backends"`
+	Budgets      *ebpf.MapSpec `ebpf:"budgets"`
 	Config       *ebpf.MapSpec `ebpf:"config"`
 	Drops        *ebpf.MapSpec `ebpf:"drops"`
 	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
@@ -453,10 +454,9 @@ type MapMapSpecs struct {
 	FlowsNew     *ebpf.MapSpec `ebpf:"flows_new"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
-	Moves        *ebpf.MapSpec `ebpf:"moves"`
+	Moved        *ebpf.MapSpec `ebpf:"moved"`
 	Nics         *ebpf.MapSpec `ebpf:"nics"`
 	Peers        *ebpf.MapSpec `ebpf:"peers"`
-	Rates        *ebpf.MapSpec `ebpf:"rates"`
 	Routes       *ebpf.MapSpec `ebpf:"routes"`
 	Scratches    *ebpf.MapSpec `ebpf:"scratches"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
@@ -505,6 +505,7 @@ type MapMaps struct {
 	Affinities   *ebpf.Map `ebpf:"affinities"`
 	Announced    *ebpf.Map `ebpf:"announced"`
 	Backends     *ebpf.Map `ebpf:"backends"`
+	Budgets      *ebpf.Map `ebpf:"budgets"`
 	Config       *ebpf.Map `ebpf:"config"`
 	Drops        *ebpf.Map `ebpf:"drops"`
 	Endpoints    *ebpf.Map `ebpf:"endpoints"`
@@ -512,10 +513,9 @@ type MapMaps struct {
 	FlowsNew     *ebpf.Map `ebpf:"flows_new"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
 	Frontends    *ebpf.Map `ebpf:"frontends"`
-	Moves        *ebpf.Map `ebpf:"moves"`
+	Moved        *ebpf.Map `ebpf:"moved"`
 	Nics         *ebpf.Map `ebpf:"nics"`
 	Peers        *ebpf.Map `ebpf:"peers"`
-	Rates        *ebpf.Map `ebpf:"rates"`
 	Routes       *ebpf.Map `ebpf:"routes"`
 	Scratches    *ebpf.Map `ebpf:"scratches"`
 	Services     *ebpf.Map `ebpf:"services"`
@@ -530,6 +530,7 @@ func (m *MapMaps) Close() error {
 		m.Affinities,
 		m.Announced,
 		m.Backends,
+		m.Budgets,
 		m.Config,
 		m.Drops,
 		m.Endpoints,
@@ -537,10 +538,9 @@ func (m *MapMaps) Close() error {
 		m.FlowsNew,
 		m.Fragments,
 		m.Frontends,
-		m.Moves,
+		m.Moved,
 		m.Nics,
 		m.Peers,
-		m.Rates,
 		m.Routes,
 		m.Scratches,
 		m.Services,

@@ -19,6 +19,7 @@ const (
 	SockMapAffinities        = "affinities"
 	SockMapAnnounced         = "announced"
 	SockMapBackends          = "backends"
+	SockMapBudgets           = "budgets"
 	SockMapConfig            = "config"
 	SockMapDrops             = "drops"
 	SockMapEndpoints         = "endpoints"
@@ -26,10 +27,9 @@ const (
 	SockMapFlowsNew          = "flows_new"
 	SockMapFragments         = "fragments"
 	SockMapFrontends         = "frontends"
-	SockMapMoves             = "moves"
+	SockMapMoved             = "moved"
 	SockMapNics              = "nics"
 	SockMapPeers             = "peers"
-	SockMapRates             = "rates"
 	SockMapRoutes            = "routes"
 	SockMapScratches         = "scratches"
 	SockMapServices          = "services"
@@ -116,6 +116,7 @@ type SockMapSpecs struct {
 	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
 	Announced    *ebpf.MapSpec `ebpf:"announced"`
 	Backends     *ebpf.MapSpec `ebpf:"backends"`
+	Budgets      *ebpf.MapSpec `ebpf:"budgets"`
 	Config       *ebpf.MapSpec `ebpf:"config"`
 	Drops        *ebpf.MapSpec `ebpf:"drops"`
 	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
@@ -123,10 +124,9 @@ type SockMapSpecs struct {
 	FlowsNew     *ebpf.MapSpec `ebpf:"flows_new"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
-	Moves        *ebpf.MapSpec `ebpf:"moves"`
+	Moved        *ebpf.MapSpec `ebpf:"moved"`
 	Nics         *ebpf.MapSpec `ebpf:"nics"`
 	Peers        *ebpf.MapSpec `ebpf:"peers"`
-	Rates        *ebpf.MapSpec `ebpf:"rates"`
 	Routes       *ebpf.MapSpec `ebpf:"routes"`
 	Scratches    *ebpf.MapSpec `ebpf:"scratches"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
@@ -175,6 +175,7 @@ type SockMaps struct {
 	Affinities   *ebpf.Map `ebpf:"affinities"`
 	Announced    *ebpf.Map `ebpf:"announced"`
 	Backends     *ebpf.Map `ebpf:"backends"`
+	Budgets      *ebpf.Map `ebpf:"budgets"`
 	Config       *ebpf.Map `ebpf:"config"`
 	Drops        *ebpf.Map `ebpf:"drops"`
 	Endpoints    *ebpf.Map `ebpf:"endpoints"`
@@ -182,10 +183,9 @@ type SockMaps struct {
 	FlowsNew     *ebpf.Map `ebpf:"flows_new"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
 	Frontends    *ebpf.Map `ebpf:"frontends"`
-	Moves        *ebpf.Map `ebpf:"moves"`
+	Moved        *ebpf.Map `ebpf:"moved"`
 	Nics         *ebpf.Map `ebpf:"nics"`
 	Peers        *ebpf.Map `ebpf:"peers"`
-	Rates        *ebpf.Map `ebpf:"rates"`
 	Routes       *ebpf.Map `ebpf:"routes"`
 	Scratches    *ebpf.Map `ebpf:"scratches"`
 	Services     *ebpf.Map `ebpf:"services"`
@@ -200,6 +200,7 @@ func (m *SockMaps) Close() error {
 		m.Affinities,
 		m.Announced,
 		m.Backends,
+		m.Budgets,
 		m.Config,
 		m.Drops,
 		m.Endpoints,
@@ -207,10 +208,9 @@ func (m *SockMaps) Close() error {
 		m.FlowsNew,
 		m.Fragments,
 		m.Frontends,
-		m.Moves,
+		m.Moved,
 		m.Nics,
 		m.Peers,
-		m.Rates,
 		m.Routes,
 		m.Scratches,
 		m.Services,

@@ -19,6 +19,7 @@ const (
 	TcUplinkMapAffinities        = "affinities"
 	TcUplinkMapAnnounced         = "announced"
 	TcUplinkMapBackends          = "backends"
+	TcUplinkMapBudgets           = "budgets"
 	TcUplinkMapConfig            = "config"
 	TcUplinkMapDrops             = "drops"
 	TcUplinkMapEndpoints         = "endpoints"
@@ -26,10 +27,9 @@ const (
 	TcUplinkMapFlowsNew          = "flows_new"
 	TcUplinkMapFragments         = "fragments"
 	TcUplinkMapFrontends         = "frontends"
-	TcUplinkMapMoves             = "moves"
+	TcUplinkMapMoved             = "moved"
 	TcUplinkMapNics              = "nics"
 	TcUplinkMapPeers             = "peers"
-	TcUplinkMapRates             = "rates"
 	TcUplinkMapRoutes            = "routes"
 	TcUplinkMapScratches         = "scratches"
 	TcUplinkMapServices          = "services"
@@ -103,6 +103,7 @@ type TcUplinkMapSpecs struct {
 	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
 	Announced    *ebpf.MapSpec `ebpf:"announced"`
 	Backends     *ebpf.MapSpec `ebpf:"backends"`
+	Budgets      *ebpf.MapSpec `ebpf:"budgets"`
 	Config       *ebpf.MapSpec `ebpf:"config"`
 	Drops        *ebpf.MapSpec `ebpf:"drops"`
 	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
@@ -110,10 +111,9 @@ type TcUplinkMapSpecs struct {
 	FlowsNew     *ebpf.MapSpec `ebpf:"flows_new"`
 	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
-	Moves        *ebpf.MapSpec `ebpf:"moves"`
+	Moved        *ebpf.MapSpec `ebpf:"moved"`
 	Nics         *ebpf.MapSpec `ebpf:"nics"`
 	Peers        *ebpf.MapSpec `ebpf:"peers"`
-	Rates        *ebpf.MapSpec `ebpf:"rates"`
 	Routes       *ebpf.MapSpec `ebpf:"routes"`
 	Scratches    *ebpf.MapSpec `ebpf:"scratches"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
@@ -161,6 +161,7 @@ type TcUplinkMaps struct {
 	Affinities   *ebpf.Map `ebpf:"affinities"`
 	Announced    *ebpf.Map `ebpf:"announced"`
 	Backends     *ebpf.Map `ebpf:"backends"`
+	Budgets      *ebpf.Map `ebpf:"budgets"`
 	Config       *ebpf.Map `ebpf:"config"`
 	Drops        *ebpf.Map `ebpf:"drops"`
 	Endpoints    *ebpf.Map `ebpf:"endpoints"`
@@ -168,10 +169,9 @@ type TcUplinkMaps struct {
 	FlowsNew     *ebpf.Map `ebpf:"flows_new"`
 	Fragments    *ebpf.Map `ebpf:"fragments"`
 	Frontends    *ebpf.Map `ebpf:"frontends"`
-	Moves        *ebpf.Map `ebpf:"moves"`
+	Moved        *ebpf.Map `ebpf:"moved"`
 	Nics         *ebpf.Map `ebpf:"nics"`
 	Peers        *ebpf.Map `ebpf:"peers"`
-	Rates        *ebpf.Map `ebpf:"rates"`
 	Routes       *ebpf.Map `ebpf:"routes"`
 	Scratches    *ebpf.Map `ebpf:"scratches"`
 	Services     *ebpf.Map `ebpf:"services"`
@@ -186,6 +186,7 @@ func (m *TcUplinkMaps) Close() error {
 		m.Affinities,
 		m.Announced,
 		m.Backends,
+		m.Budgets,
 		m.Config,
 		m.Drops,
 		m.Endpoints,
@@ -193,10 +194,9 @@ func (m *TcUplinkMaps) Close() error {
 		m.FlowsNew,
 		m.Fragments,
 		m.Frontends,
-		m.Moves,
+		m.Moved,
 		m.Nics,
 		m.Peers,
-		m.Rates,
 		m.Routes,
 		m.Scratches,
 		m.Services,

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -102,6 +103,7 @@ func (n *node) flood() {
 
 func newFullNode(t *testing.T, tables map[string]uint32) *node {
 	n := newNode(t)
+	n.settings = map[string]any{"flow_rate": uint32(1 << 30)} // its own test has it
 	n.endpoint(podA2, here, macA2)
 	for table, entries := range tables {
 		n.small(table, entries)
@@ -155,7 +157,7 @@ func TestFloodUDP(t *testing.T) {
 		n.run("tc_uplink_in", forwarded(outsider(i+100).src))
 	}
 	answered()
-	for i := range 5000 {
+	for i := range 1200 {
 		n.run("tc_uplink_in", frame(outsider(1000+i).src))
 		n.run("tc_uplink_in", forwarded(outsider(1000+i).src))
 	}
@@ -166,26 +168,26 @@ func TestFloodUDP(t *testing.T) {
 // those that there are go on.
 func TestFlowRate(t *testing.T) {
 	n := newFullNode(t, nil)
-	n.settings = map[string]any{"flow_rate": uint32(10)}
+	n.settings = map[string]any{"flow_rate": uint32(1)}
 	u, before := n.begin(outsider(0)), n.drops()
-	begun, first := 0, n.ticks()
+	begun, first := 0, time.Now()
 	for i := range 1000 {
 		if _, ok := n.ask(outsider(1000+i), packet.SYN); ok {
 			begun++
 		}
 	}
 	refused := n.drops()[objects.MapDropReasonDROP_FLOW_RATE] - before[objects.MapDropReasonDROP_FLOW_RATE]
-	ticks := int(n.ticks()-first) + 2
-	if begun < 9 || begun > 10*ticks*runtime.NumCPU() || begun+int(refused) != 1000 {
-		t.Errorf("of 1,000 flows %d began and %d were refused, want at most 10 for each CPU and tick of %d", begun, refused, ticks)
+	periods := int(time.Since(first)>>24) + 2
+	if begun > periods*runtime.NumCPU() || begun+int(refused) != 1000 || refused == 0 {
+		t.Errorf("of 1,000 flows %d began and %d were refused, want at most one for each CPU in each of %d periods", begun, refused, periods)
 	}
 	n.goesOn(u)
-	begins := false // in the next tick, for whoever asks again
+	begins := false // in another period, for whoever asks again
 	for last := n.ticks(); !begins && n.ticks() < last+3; {
 		_, begins = n.ask(outsider(5000), packet.SYN)
 	}
 	if !begins {
-		t.Error("no flow begins in the next tick")
+		t.Error("no flow begins in a later period")
 	}
 }
 
@@ -202,7 +204,7 @@ func TestFlowsFull(t *testing.T) {
 		t.Fatalf("%d confirmed entries, want the 64 that there is room for", got)
 	}
 	var full uint32
-	if err := n.maps["moves"].Lookup(uint32(objects.MapMoveMOVE_FULL), &full); err != nil || full < 68 {
+	if err := n.maps["moved"].Lookup(uint32(objects.MapMoveMOVE_FULL), &full); err != nil || full < 68 {
 		t.Errorf("%d flows found no room, %v, want at least 68", full, err)
 	}
 	for _, u := range users {

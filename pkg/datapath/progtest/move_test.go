@@ -63,7 +63,7 @@ func TestAddressMoves(t *testing.T) {
 }
 
 // claimed has a node claim an address.
-func (n *node) claimed() { n.put("moves", uint32(objects.MapMoveMOVE_CLAIMED), n.ticks()) }
+func (n *node) claimed() { n.put("moved", uint32(objects.MapMoveMOVE_CLAIMED), n.ticks()) }
 
 // yields has the node answer for the Service's address no more.
 func (n *node) yields() {
@@ -105,10 +105,10 @@ func TestClaims(t *testing.T) {
 				n.announce(vip, 0)
 				n.announce(vip6, 0)
 			}
-			n.put("moves", uint32(objects.MapMoveMOVE_CLAIMED), uint32(0))
+			n.put("moved", uint32(objects.MapMoveMOVE_CLAIMED), uint32(0))
 			n.in(t).want(n.run(tt.program, tt.frame), pass, tt.frame)
 			var at uint32
-			if err := n.maps["moves"].Lookup(uint32(objects.MapMoveMOVE_CLAIMED), &at); err != nil || (at != 0) != tt.counts {
+			if err := n.maps["moved"].Lookup(uint32(objects.MapMoveMOVE_CLAIMED), &at); err != nil || (at != 0) != tt.counts {
 				t.Errorf("claimed at %d, %v, want that it counts: %v", at, err, tt.counts)
 			}
 		})

@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
 	"github.com/patchbay-net/patchbay/test/packet"
 )
 
@@ -28,9 +29,8 @@ func TestGatewayPeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.listen(4001)
-	n.ns.Exec(t, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-	n.ns.Exec(t, "ip", "neigh", "add", nodeB.String(), "lladdr", net.HardwareAddr(peerMAC[:]).String(), "dev", "lo", "nud", "permanent")
-	n.ns.Exec(t, "ip", "route", "add", neighbour.String(), "via", nodeB.String(), "dev", "lo", "onlink")
+	n.gateway(neighbour)
+	n.put("routes", objects.MapRouteKey{Prefixlen: 128, Addr: neighbour.As16()}, objects.MapRoute{Kind: kind(objects.MapRouteKindROUTE_UNMASQUERADED)})
 	tcp := func(dst netip.Addr, flags uint8) []byte {
 		return packet.Build(fromPeer, packet.IPv4{Src: client, Dst: dst}, packet.TCP{Src: 80, Dst: 4000, Flags: flags})
 	}
@@ -65,6 +65,30 @@ func TestGatewayPeer(t *testing.T) {
 			t.Fatalf("%s: %d entries, want %d", tt.name, got, entries)
 		}
 	}
+}
+
+// A client behind a node that is a gateway asks a Service there, whose backend is
+// a pod here. Pods are masqueraded: their answers have to go to that node as they
+// are, or it can't tell of what they are.
+func TestServiceByGateway(t *testing.T) {
+	n := newNode(t)
+	n.gateway(neighbour)
+	n.steps([]step{
+		{name: "by the gateway", program: "tc_uplink_in", verdict: redirect,
+			in:  packet.Build(fromPeer, packet.IPv4{Src: neighbour, Dst: podA}, packet.UDP{Src: 4000, Dst: 53}),
+			out: packet.Build(toA, packet.IPv4{Src: neighbour, Dst: podA}, packet.UDP{Src: 4000, Dst: 53})},
+		{name: "its answer", program: "tc_pod_in", verdict: redirect,
+			in:  packet.Build(fromA, packet.IPv4{Src: podA, Dst: neighbour}, packet.UDP{Src: 53, Dst: 4000}),
+			out: packet.Build(toPeer, packet.IPv4{Src: podA, Dst: neighbour}, packet.UDP{Src: 53, Dst: 4000})},
+	})
+}
+
+// gateway has the node's route to an address lead by its peer.
+func (n *node) gateway(to netip.Addr) {
+	n.t.Helper()
+	n.ns.Exec(n.t, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+	n.ns.Exec(n.t, "ip", "neigh", "add", nodeB.String(), "lladdr", net.HardwareAddr(peerMAC[:]).String(), "dev", "lo", "nud", "permanent")
+	n.ns.Exec(n.t, "ip", "route", "add", to.String(), "via", nodeB.String(), "dev", "lo", "onlink")
 }
 
 // listen binds a UDP socket of the node.
