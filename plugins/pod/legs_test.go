@@ -127,55 +127,72 @@ func TestLegGoesByGC(t *testing.T) {
 	}
 }
 
-// TestMulticastCrossesLeg discovers a camera and takes its stream: both by
-// multicast over the leg.
+// TestMulticastCrossesLeg discovers a camera and takes its stream, and is discovered:
+// all by multicast over the leg.
 func TestMulticastCrossesLeg(t *testing.T) {
 	l, camera := newLegLab(t)
 	pod := netlab.New(t)
 	if _, err := l.Add(t.Context(), cnilab.Attachment("c1", pod)); err != nil {
 		t.Fatal(err)
 	}
+	type end struct {
+		ns  *netlab.Namespace
+		nic string
+	}
+	at, outside := end{pod, "net1"}, end{camera, "eth0"}
 	for _, group := range []struct {
-		name    string
-		addr    string
-		packets int
-		size    int
-	}{{"discovery", "224.0.0.251:5353", 3, 64}, {"RTP", "239.1.2.3:5004", 60, 1328}} {
+		name     string
+		addr     string
+		packets  int
+		size     int
+		from, to end
+	}{
+		{"discovery", "224.0.0.251:5353", 3, 64, outside, at},
+		{"answer", "224.0.0.251:5353", 3, 64, at, outside},
+		{"discovery by IPv6", "[ff02::fb]:5353", 3, 64, outside, at},
+		{"answer by IPv6", "[ff02::fb]:5353", 3, 64, at, outside},
+		{"RTP", "239.1.2.3:5004", 60, 1328, outside, at},
+		{"RTP from the pod", "239.1.2.4:5004", 60, 1328, at, outside},
+	} {
 		t.Run(group.name, func(t *testing.T) {
 			to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(group.addr))
 			var receiver *net.UDPConn
-			do(t, pod, func() error {
-				nic, err := net.InterfaceByName("net1")
+			do(t, group.to.ns, func() error {
+				nic, err := net.InterfaceByName(group.to.nic)
 				if err != nil {
 					return err
 				}
-				receiver, err = net.ListenMulticastUDP("udp4", nic, to)
+				receiver, err = net.ListenMulticastUDP("udp", nic, to)
 				return err
 			})
 			defer receiver.Close()
-			camera.Exec(t, "ip", "route", "replace", "224.0.0.0/4", "dev", "eth0")
-			do(t, camera, func() error {
-				sender, err := net.DialUDP("udp4", nil, to)
-				if err != nil {
+			if to.IP.To4() != nil {
+				group.from.ns.Exec(t, "ip", "route", "replace", "224.0.0.0/4", "dev", group.from.nic)
+			} else {
+				to.Zone = group.from.nic
+			}
+			var sender *net.UDPConn
+			netlab.WaitFor(t, 5*time.Second, "an address to send from", func() error {
+				return group.from.ns.Do(func() (err error) {
+					sender, err = net.DialUDP("udp", nil, to)
 					return err
-				}
-				defer sender.Close()
-				for i := range group.packets {
-					packet := make([]byte, group.size)
-					packet[0] = byte(i)
-					if _, err := sender.Write(packet); err != nil {
-						return err
-					}
-				}
-				return nil
+				})
 			})
+			defer sender.Close()
+			sent := make([]byte, group.size)
+			for i := range group.packets {
+				sent[0] = byte(i)
+				if _, err := sender.Write(sent); err != nil {
+					t.Fatal(err)
+				}
+			}
 			buf := make([]byte, 2048)
 			for i := range group.packets {
 				if err := receiver.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
 					t.Fatal(err)
 				}
 				n, from, err := receiver.ReadFromUDPAddrPort(buf)
-				if err != nil || n != group.size || from.Addr().Unmap() != netip.MustParseAddr("192.0.2.2") || buf[0] != byte(i) {
+				if err != nil || n != group.size || buf[0] != byte(i) {
 					t.Fatalf("packet %d of %d: %d bytes of %s, %v", i, group.packets, n, from, err)
 				}
 			}
