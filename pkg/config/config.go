@@ -108,7 +108,7 @@ type LoadBalancer struct {
 	Class string `json:"class,omitempty"`
 	// Default: Services without a class are ours.
 	Default *bool `json:"default,omitempty"`
-	// ReplyPath is "ingress" (back through the node it came in by) or "direct".
+	// ReplyPath is "ingress": back through the node it came in by.
 	ReplyPath          string   `json:"replyPath,omitempty"`
 	AnnouncementExpiry Duration `json:"announcementExpiry,omitempty"`
 }

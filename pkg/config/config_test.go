@@ -81,6 +81,7 @@ func TestParseRefuses(t *testing.T) {
 		{"mtu", "cni: {mtu: 100}", "cni.mtu"},
 		{"vni", "routing: {vxlan: {vni: 16777216}}", "24 bits"},
 		{"level", "log: {level: loud}", "log.level"},
+		{"direct return", "loadBalancer: {replyPath: direct}", "loadBalancer.replyPath: \"direct\" is none of"},
 		{"expiry", "loadBalancer: {announcementExpiry: 1s}", "5s or more"},
 		{"cut in half", "nics: [{name: a", "yaml"},
 	}

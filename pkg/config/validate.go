@@ -93,7 +93,7 @@ func (c Config) validateValues() []error {
 		}
 	}
 	oneOf("routing.mode", string(c.Routing.Mode), "auto", "native", "vxlan")
-	oneOf("loadBalancer.replyPath", c.LoadBalancer.ReplyPath, "ingress", "direct")
+	oneOf("loadBalancer.replyPath", c.LoadBalancer.ReplyPath, "ingress") // direct return isn't there yet
 	oneOf("policy.untilSynced", c.Policy.UntilSynced, "deny", "allow")
 	for i, r := range c.Services.NodePortNICs {
 		oneOf(fmt.Sprintf("services.nodePortNICs[%d]", i), string(r), "internal", "external")
