@@ -121,7 +121,7 @@ func Open(opts Options) (_ *Datapath, err error) {
 		peers:         maps.Peers{Map: set.Maps["peers"]},
 		announcements: maps.Announcements{Map: set.Maps["announced"]},
 		config:        maps.Config{Map: set.Maps["config"]},
-		flows:         maps.Flows{Map: set.Maps["flows"]},
+		flows:         maps.Flows{Map: set.Maps["flows"], Moved: set.Maps["moved"]},
 	}
 	defer func() {
 		if err != nil {
@@ -202,7 +202,7 @@ func (d *Datapath) expireFlows() {
 	}
 	size := int(d.flows.Map.MaxEntries())
 	if before := int(d.flowsUsed.Swap(int64(used))); used*10 >= size*8 && before*10 < size*8 {
-		d.log.Warn("the table of established flows is filling up", "entries", used, "size", size)
+		d.log.Warn("the table of established flows is filling up", "entries", used, "size", size, "packetsWithoutRoom", d.FlowsWithoutRoom())
 	}
 }
 
@@ -210,6 +210,16 @@ func (d *Datapath) expireFlows() {
 // last looked through, two for each flow, and how many it has room for.
 func (d *Datapath) Flows() (used, size int) {
 	return int(d.flowsUsed.Load()), int(d.flows.Map.MaxEntries())
+}
+
+// FlowsWithoutRoom returns how many packets the programs have counted whose flow
+// is established and found no room in its table, since the maps were made.
+func (d *Datapath) FlowsWithoutRoom() uint32 {
+	packets, err := d.flows.WithoutRoom()
+	if err != nil {
+		d.log.Error("count flows", "err", err)
+	}
+	return packets
 }
 
 // SetServices makes the datapath balance exactly these frontends. What can't

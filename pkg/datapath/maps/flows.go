@@ -71,7 +71,18 @@ func (t Timeouts) alive(proto uint8, flow *objects.MapFlow, now uint32) bool {
 // look an expired flow up delete it themselves.
 type Flows struct {
 	Map      *ebpf.Map
+	Moved    *ebpf.Map // what the programs count of them
 	Timeouts Timeouts
+}
+
+// WithoutRoom returns for how many packets a flow should have come into the map,
+// and found no room.
+func (m Flows) WithoutRoom() (uint32, error) {
+	var packets uint32
+	if err := m.Moved.Lookup(uint32(objects.MapMoveMOVE_FULL), &packets); err != nil {
+		return 0, fmt.Errorf("read flows without room: %w", err)
+	}
+	return packets, nil
 }
 
 // Expire deletes flows whose time is over, both directions, and returns how

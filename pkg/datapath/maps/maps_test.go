@@ -381,3 +381,13 @@ func TestExpireLeavesYoungerFlow(t *testing.T) {
 		}
 	}
 }
+
+func TestFlowsWithoutRoom(t *testing.T) {
+	m := Flows{Moved: newMap(t, "moved")}
+	if err := m.Moved.Put(uint32(objects.MapMoveMOVE_FULL), uint32(7)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := m.WithoutRoom(); got != 7 || err != nil {
+		t.Errorf("%d packets, %v, want 7", got, err)
+	}
+}
