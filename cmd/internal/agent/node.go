@@ -29,7 +29,6 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/netdev/watch"
 	"github.com/patchbay-net/patchbay/pkg/reconcile"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/leasing"
-	"github.com/patchbay-net/patchbay/pkg/reconcile/pools"
 )
 
 // runNode is the agent of a node. All that it has put in force stays when it
@@ -55,8 +54,7 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	leases := store.New(cfg.Paths.Leases(), store.Options{InUse: podlink.Addrs, Damaged: func(err error) { log.Warn("leases", "err", err) }})
 	pods := podLeasing(cfg, leases, log)
 	searches := search.New(search.Options{Held: addrs.Held, Alive: addrs.alive, Log: log})
-	ranges := &pools.Pools{Writer: writer}
-	ranges.Folder, _ = cfg.SourceDir()
+	ranges := poolsOf(cfg, writer)
 	owners := newOwners(cfg, writer)
 	r := reconcile.New(reconcile.Options{
 		Config: cfg, Datapath: dp, Writer: writer, Version: version(), Log: log,

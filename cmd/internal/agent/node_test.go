@@ -254,3 +254,11 @@ func TestCgroupMount(t *testing.T) {
 		}
 	}
 }
+
+func TestPoolsOf(t *testing.T) {
+	for from, want := range map[string]string{"kube": "", "file:/etc/patchbay/objects": "/etc/patchbay/objects"} {
+		if got := poolsOf(config.Config{Source: from}, nil).Folder; got != want {
+			t.Errorf("source %s: pools are files in %q, want %q", from, got, want)
+		}
+	}
+}

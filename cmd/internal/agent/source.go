@@ -11,6 +11,7 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/config"
 	"github.com/patchbay-net/patchbay/pkg/kube"
 	"github.com/patchbay-net/patchbay/pkg/reconcile"
+	"github.com/patchbay-net/patchbay/pkg/reconcile/pools"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/remarks"
 	"github.com/patchbay-net/patchbay/pkg/source"
 	"github.com/patchbay-net/patchbay/pkg/source/file"
@@ -36,6 +37,16 @@ func openSource(cfg config.Config, log *slog.Logger) (source.Source, source.Writ
 		return nil, nil, err
 	}
 	return src, writer, nil
+}
+
+// poolsOf are the pools, which whoever is asked may drain; where they are files,
+// only by hand.
+func poolsOf(cfg config.Config, writer source.Writer) *pools.Pools {
+	p := &pools.Pools{Writer: writer}
+	if dir, folder := cfg.SourceDir(); folder {
+		p.Folder = dir
+	}
+	return p
 }
 
 // owners of objects learn from events what the agent refuses of them, where
