@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/patchbay-net/patchbay/test/cluster/internal/checks"
 	"github.com/patchbay-net/patchbay/test/cluster/internal/lab"
 )
 
@@ -24,7 +25,7 @@ import (
 func (e *env) test(ctx context.Context) (err error) {
 	start := time.Now()
 	e.name, e.dualStack = e.testName(), true
-	unlock, err := e.alone(ctx)
+	unlock, err := e.alone(ctx, e.name)
 	if err != nil {
 		return err
 	}
@@ -52,34 +53,63 @@ func (e *env) test(ctx context.Context) (err error) {
 	if err := e.install(ctx, l); err != nil {
 		return errors.Join(err, e.describe(ctx, l))
 	}
-	failed := errors.Join(e.app(ctx, l), e.endToEnd(ctx, l, nil))
+	failed := errors.Join(e.app(ctx, l), checks.Run(ctx, l, e.out), e.endToEnd(ctx, l, nil))
 	if failed != nil {
 		failed = errors.Join(failed, e.describe(ctx, l))
 	}
 	return errors.Join(failed, e.uninstall(ctx, l))
 }
 
+// errRuns is returned for a test's lock that another process has.
+var errRuns = errors.New("a test runs")
+
 // alone waits until no other test runs on this machine, and keeps others
 // waiting until the returned function is called or this process ends.
-func (e *env) alone(ctx context.Context) (func(), error) {
-	if err := os.MkdirAll(e.stateDir(), 0o755); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(filepath.Join(e.stateDir(), e.name+".alone"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for said := false; unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil; said = true {
+func (e *env) alone(ctx context.Context, name string) (func(), error) {
+	for said := false; ; said = true {
+		unlock, err := e.lock(name)
+		if !errors.Is(err, errRuns) {
+			return unlock, err
+		}
 		if !said {
 			fmt.Fprintln(e.out, "cluster: waiting for another test to end")
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), f.Close())
+			return nil, ctx.Err()
 		case <-time.After(time.Second):
 		}
 	}
+}
+
+// lock takes the lock of a test's cluster, or returns errRuns.
+func (e *env) lock(name string) (func(), error) {
+	if err := os.MkdirAll(e.stateDir(), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(e.stateDir(), name+".alone"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return nil, errors.Join(errRuns, f.Close())
+	}
 	return func() { f.Close() }, nil
+}
+
+// down ends the cluster, and what a killed test left; a test that runs goes on.
+func (e *env) down() error {
+	err := lab.New(e.name, e.stateDir()).Down()
+	unlock, lockErr := e.lock(e.testName())
+	if errors.Is(lockErr, errRuns) {
+		fmt.Fprintf(e.out, "cluster: %s stays, as a test runs on it\n", e.testName())
+		return err
+	}
+	if lockErr != nil {
+		return errors.Join(err, lockErr)
+	}
+	defer unlock()
+	return errors.Join(err, lab.New(e.testName(), e.stateDir()).Down())
 }
 
 // packages installs the Debian packages that the tests need.

@@ -193,6 +193,11 @@ func (l *Lab) Client(ctx context.Context, argv ...string) *exec.Cmd {
 	return inNetns(ctx, l.Netns("client"), argv...)
 }
 
+// Tester returns a command on a machine of both networks that is no node.
+func (l *Lab) Tester(ctx context.Context, argv ...string) *exec.Cmd {
+	return inNetns(ctx, l.Netns("tester"), argv...)
+}
+
 // Kubectl returns a kubectl command for the cluster's administrator.
 func (l *Lab) Kubectl(ctx context.Context, args ...string) *exec.Cmd {
 	argv := append([]string{l.bin("kubectl"), "--kubeconfig", l.kubeconfig("admin")}, args...)
