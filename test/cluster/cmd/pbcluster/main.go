@@ -17,6 +17,7 @@ import (
 	"syscall"
 
 	"github.com/patchbay-net/patchbay/test/cluster/internal/artefacts"
+	"github.com/patchbay-net/patchbay/test/cluster/internal/checks"
 	"github.com/patchbay-net/patchbay/test/cluster/internal/lab"
 )
 
@@ -31,11 +32,12 @@ const usage = `usage: pbcluster [flags] verb [arguments]
   exec MACHINE COMMAND  run a command inside a machine
   client COMMAND        run a command as the outside client
   app                   run the two-tier application's test
+  checks                look at what upstream's tests don't: routes, NICs, pools, bad input
   e2e [FOCUS [SKIP]]    run upstream's tests that test/e2e/expected.txt demands, or those
                         that match FOCUS and not SKIP
   test                  all of these in turn on a cluster of its own, which it ends; with
                         -kube-proxy upstream's tests alone, to test/e2e/kube-proxy.txt
-  down                  end the cluster, or what is left of it and of a test's
+  down                  end the cluster, or what is left of it and of a test that was killed
 
 flags:
 `
@@ -122,7 +124,7 @@ func (e *env) verb(ctx context.Context, verb string, args []string) error {
 		_, err := e.up(ctx)
 		return err
 	case "down":
-		return errors.Join(lab.New(e.name, e.stateDir()).Down(), lab.New(e.testName(), e.stateDir()).Down())
+		return e.down()
 	case "test":
 		return e.test(ctx)
 	}
@@ -149,6 +151,8 @@ func (e *env) verb(ctx context.Context, verb string, args []string) error {
 		return e.uninstall(ctx, l)
 	case verb == "app":
 		return e.app(ctx, l)
+	case verb == "checks":
+		return checks.Run(ctx, l, e.out)
 	case verb == "e2e" && len(args) <= 2:
 		return e.endToEnd(ctx, l, args)
 	default:
