@@ -32,6 +32,9 @@ const (
 	// yielding is what the kernel that had an address may take to hear the claim
 	// and stop answering: no question is answered twice.
 	yielding = 8 * time.Millisecond
+	// manners is how long a peer whose kernel answers again may take to say so by
+	// its beats: its agent, if it lives, is asked along with its kernel.
+	manners = 20 * time.Millisecond
 	// conflictRetry is how often an address that a stranger uses is tried again.
 	conflictRetry = 2 * time.Second
 )
@@ -107,7 +110,7 @@ type Machine struct {
 	kernel  Kernel
 	expiry  time.Duration
 	records map[netip.Addr]*record
-	reached map[reach]bool
+	reached map[reach]contact
 	settled bool
 	next    time.Time // when there is something to do unasked
 }
@@ -118,10 +121,16 @@ type reach struct {
 	link int
 }
 
+// contact is how it is known there who has what.
+type contact struct {
+	since time.Time
+	told  bool // by its agent's beats, or by claims
+}
+
 // New returns a machine that holds what an earlier life of the agent left in the
 // kernel: that goes on being answered for, and is told to nobody anew.
 func New(self string, expiry time.Duration, kernel Kernel, entries map[netip.Addr]int, now time.Time) *Machine {
-	m := &Machine{self: self, kernel: kernel, expiry: expiry, records: map[netip.Addr]*record{}, reached: map[reach]bool{}}
+	m := &Machine{self: self, kernel: kernel, expiry: expiry, records: map[netip.Addr]*record{}, reached: map[reach]contact{}}
 	for addr, link := range entries {
 		m.records[addr] = &record{addr: addr, link: link, phase: Holding, since: now, why: "held since before the agent's start"}
 	}
@@ -179,24 +188,33 @@ func (m *Machine) Step(s Situation) (next time.Time, err error) {
 
 // again has all that is held told anew on a NIC where a kernel can be reached
 // that couldn't before: it may still answer for what moved meanwhile. A peer
-// whose agent speaks is told by the beats first who has what. So has all that
-// is held once this process has begun to listen, or has done so again: what
+// whose agent speaks, or does so within its manners, is told by the beats who has
+// what: two that claimed as a cut heals would end each other's answering. All is
+// told anew, too, once this process has begun to listen, or has done so again: what
 // moved while it was away, to one that is away now, is settled by it.
 func (m *Machine) again(s Situation) {
-	now := make(map[reach]bool)
+	now := make(map[reach]contact)
 	awoke := s.View.Settled && !m.settled
 	m.settled = s.View.Settled
+	links := map[int]bool{}
 	for _, p := range s.View.Peers {
 		for _, link := range slices.Concat(p.Links, p.Answers) {
-			now[reach{p.Name, link}] = true
+			at := reach{p.Name, link}
+			c, known := m.reached[at]
+			if !known {
+				c.since = s.Now
+			}
+			if due := c.since.Add(manners); !c.told && !p.Agent && s.Now.Before(due) {
+				m.wake(due)
+			} else if !c.told {
+				c.told = true
+				links[link] = links[link] || !p.Agent && s.View.Settled
+			}
+			now[at] = c
 		}
 	}
-	links := map[int]bool{}
-	for at := range now {
-		links[at.link] = links[at.link] || !m.reached[at] && !s.View.Peers[at.peer].Agent
-	}
 	for _, r := range m.records {
-		if (awoke || links[r.link] && s.View.Settled) && r.phase == Holding && s.Entries[r.addr] == r.link {
+		if (awoke || links[r.link]) && r.phase == Holding && s.Entries[r.addr] == r.link {
 			m.kernel.Claim(r.addr, r.link)
 		}
 	}

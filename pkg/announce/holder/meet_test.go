@@ -78,3 +78,31 @@ func TestDoubtful(t *testing.T) {
 		}
 	}
 }
+
+// TestManners: a kernel that answers again is told what moved, unless its agent
+// speaks up in time: then the beats tell.
+func TestManners(t *testing.T) {
+	for _, speaks := range []bool{false, true} {
+		now, k := time.Now(), &fakeKernel{}
+		m := New("a", time.Minute, k, mine, now)
+		step := func(after time.Duration, agent bool, answers ...int) {
+			s := peers(now.Add(after), mine)
+			b := s.View.Peers["b"]
+			b.Agent, b.Answers = agent, answers
+			s.View.Peers["b"] = b
+			_, _ = m.Step(s)
+		}
+		step(0, false)
+		before := k.claims
+		step(time.Second, false, 1)
+		step(time.Second+manners/2, speaks, 1)
+		if k.claims != before {
+			t.Errorf("claimed %d times before its manners were over", k.claims-before)
+		}
+		step(time.Second+manners, speaks, 1)
+		step(2*time.Second, speaks, 1)
+		if want := map[bool]int{false: 1, true: 0}[speaks]; k.claims-before != want {
+			t.Errorf("agent speaks %v: claimed %d times, want %d", speaks, k.claims-before, want)
+		}
+	}
+}
