@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -44,33 +45,24 @@ spec: {use: LoadBalancer, ranges: [{first: 192.168.50.100, last: 192.168.50.115}
 // cluster is one of the two.
 type cluster struct {
 	*site.Site
-	name, dir string
-	macs      map[[6]byte]bool
+	name, dir          string
+	number             int // tells its nodes' addresses from the other cluster's
+	internal, external *netlab.Switch
+	macs               map[[6]byte]bool // that its nodes have, or had
+	controller         *netlab.Process
 }
 
 // raise raises a cluster with its nodes on the external switch.
 func raise(t *testing.T, bin, name string, number int, external *netlab.Switch) *cluster {
 	t.Helper()
-	c := &cluster{name: name, dir: t.TempDir(), macs: map[[6]byte]bool{}}
+	c := &cluster{name: name, dir: t.TempDir(), number: number, internal: netlab.NewSwitch(t), external: external, macs: map[[6]byte]bool{}}
 	c.Site = site.New(t, bin, c.dir)
-	internal, gateway := netlab.NewSwitch(t), netlab.New(t)
-	internal.Join(t, gateway, "eth0")
+	gateway := netlab.New(t)
+	c.internal.Join(t, gateway, "eth0")
 	gateway.Addr(t, "eth0", "172.31.0.1/24")
 	c.Declare("pools", poolYAML)
 	for i := range nodes {
-		machine := netlab.StartNode(t, fmt.Sprintf("%s-%d", name, i))
-		internal.Join(t, machine.Net, "eth0")
-		external.Join(t, machine.Net, "eth1")
-		at := func(format string, host int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf(format, host)) }
-		in4, in6 := at("172.31.0.%d", 10+i), at("fd00:31::%d", 10+i)
-		out4, out6 := at("192.168.50.%d", 10*number+i), at("fd00:50::%d", 10*number+i)
-		for nic, addrs := range map[string][2]netip.Addr{"eth0": {in4, in6}, "eth1": {out4, out6}} {
-			machine.Net.Addr(t, nic, addrs[0].String()+"/24")
-			machine.Net.Addr(t, nic, addrs[1].String()+"/64")
-		}
-		machine.Net.Route(t, "default", netip.MustParseAddr("172.31.0.1"), "eth0")
-		c.macs[machine.Net.MAC(t, "eth1")] = true
-		c.Enroll(machine, in4, out4, in6, out6)
+		c.boot(t, i)
 	}
 	for i := range services {
 		c.Serve(site.Service{
@@ -80,6 +72,43 @@ func raise(t *testing.T, bin, name string, number int, external *netlab.Switch) 
 	}
 	return c
 }
+
+// boot raises a node, also in place of one that was killed.
+func (c *cluster) boot(t *testing.T, i int) {
+	t.Helper()
+	machine := netlab.StartNode(t, fmt.Sprintf("%s-%d", c.name, i))
+	c.internal.Join(t, machine.Net, "eth0")
+	c.external.Join(t, machine.Net, "eth1")
+	at := func(format string, host int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf(format, host)) }
+	in4, in6 := at("172.31.0.%d", 10+i), at("fd00:31::%d", 10+i)
+	out4, out6 := at("192.168.50.%d", 10*c.number+i), at("fd00:50::%d", 10*c.number+i)
+	for nic, addrs := range map[string][2]netip.Addr{"eth0": {in4, in6}, "eth1": {out4, out6}} {
+		machine.Net.Addr(t, nic, addrs[0].String()+"/24")
+		machine.Net.Addr(t, nic, addrs[1].String()+"/64")
+	}
+	machine.Net.Route(t, "default", netip.MustParseAddr("172.31.0.1"), "eth0")
+	c.macs[machine.Net.MAC(t, "eth1")] = true
+	node := c.Enroll(machine, in4, out4, in6, out6)
+	if i < len(c.Nodes)-1 {
+		c.Nodes[i], c.Nodes = node, c.Nodes[:len(c.Nodes)-1]
+	}
+}
+
+// serve declares further Services.
+func (c *cluster) serve(names ...string) {
+	for i, name := range names {
+		n := 50 + 10*len(c.name) + i
+		c.Serve(site.Service{
+			Name: name, ClusterIP: fmt.Sprintf("10.96.0.%d", n), ClusterIP6: fmt.Sprintf("fd00:10:96::%d", n),
+			Port: 80, TargetPort: 8080, LoadBalancer: true,
+		})
+	}
+}
+
+// start starts the cluster's controller, which stop ends.
+func (c *cluster) start() { c.controller = c.Nodes[0].StartController() }
+
+func (c *cluster) stop() { _ = c.controller.Stop(10 * time.Second) }
 
 // look returns which Service has which addresses.
 func (c *cluster) look(t *testing.T) (has map[netip.Addr]string, lacking []string, conflicted int) {
@@ -161,27 +190,96 @@ func TestTwoClusters(t *testing.T) {
 		}
 		began := time.Now()
 		for _, c := range both {
-			c.Nodes[0].StartController()
+			c.start()
 		}
-		netlab.WaitFor(t, patience, "addresses for all Services", func() error {
-			left, lacking, _ := both[0].look(t)
-			right, more, _ := both[1].look(t)
-			for addr, svc := range left {
-				if other, ok := right[addr]; ok {
-					t.Fatalf("%s is that of left/%s and of right/%s", addr, svc, other)
-				}
-			}
-			if lacking = append(lacking, more...); len(lacking) > 0 {
-				return fmt.Errorf("without: %v", lacking)
-			}
-			return nil
-		})
+		settle(t, both)
 		t.Logf("settled after %s", time.Since(began))
-		checkWire(t, wire, both)
+		checkWire(t, wire, both, 2*services*2)
 		checkAnswers(t, outside, both)
+		checkWithoutControllers(t, outside, both)
+		checkReboot(t, outside, both)
 		checkClaims(t, outside, both[0])
 		checkWish(t, both)
+		checkWire(t, wire, both, 2*(services+1)*2)
 	})
+}
+
+// settle waits until all Services have their addresses, and sees to it that none
+// is ever in two statuses.
+func settle(t *testing.T, both []*cluster) {
+	t.Helper()
+	netlab.WaitFor(t, patience, "addresses for all Services", func() error {
+		left, lacking, _ := both[0].look(t)
+		right, more, _ := both[1].look(t)
+		for addr, svc := range left {
+			if other, ok := right[addr]; ok {
+				t.Fatalf("%s is that of left/%s and of right/%s", addr, svc, other)
+			}
+		}
+		if lacking = append(lacking, more...); len(lacking) > 0 {
+			return fmt.Errorf("without: %v", lacking)
+		}
+		return nil
+	})
+}
+
+// checkWithoutControllers has both clusters without controllers for a while, in
+// which agents are killed and Services come; then both go on at a time.
+func checkWithoutControllers(t *testing.T, outside *netlab.Namespace, both []*cluster) {
+	t.Helper()
+	before := kept(t, both)
+	for i, c := range both {
+		c.stop()
+		c.serve("later")
+		agent := c.Nodes[i].Agent()
+		_ = agent.Signal(syscall.SIGKILL)
+		<-agent.Done()
+		c.Nodes[i].StartAgent()
+	}
+	checkAnswers(t, outside, both)
+	for _, c := range both {
+		c.start()
+	}
+	settle(t, both)
+	checkKept(t, both, before)
+	checkAnswers(t, outside, both)
+}
+
+// checkReboot cuts the power of the node of one cluster that runs its controller,
+// and raises it again, amid the work of the other's.
+func checkReboot(t *testing.T, outside *netlab.Namespace, both []*cluster) {
+	t.Helper()
+	before := kept(t, both)
+	both[0].Nodes[0].Kill()
+	checkAnswers(t, outside, both)
+	both[0].boot(t, 0)
+	both[0].Nodes[0].WaitReady()
+	both[0].start()
+	settle(t, both)
+	checkKept(t, both, before)
+	checkAnswers(t, outside, both)
+}
+
+// kept is what each cluster's Services have.
+func kept(t *testing.T, both []*cluster) (list []map[netip.Addr]string) {
+	t.Helper()
+	for _, c := range both {
+		has, _, _ := c.look(t)
+		list = append(list, has)
+	}
+	return list
+}
+
+// checkKept requires that no Service lost an address.
+func checkKept(t *testing.T, both []*cluster, before []map[netip.Addr]string) {
+	t.Helper()
+	for i, now := range kept(t, both) {
+		for addr, svc := range before[i] {
+			if now[addr] != svc {
+				t.Errorf("want %s of %s/%s kept, got %q there", addr, both[i].name, svc, now[addr])
+			}
+		}
+	}
 }
 
 // checkClaims has a third machine claim an address of each family, and requires
@@ -197,10 +295,39 @@ func checkClaims(t *testing.T, outside *netlab.Namespace, c *cluster) {
 			began := time.Now()
 			claim(t, outside, addr)
 			netlab.WaitFor(t, 5*time.Second, "the claim of "+addr.String()+" in a node's report", func() error { return c.shows(t, addr) })
-			t.Logf("claim of %s shown after %s", addr, time.Since(began))
+			reported := time.Since(began)
+			noticed := c.noticed(t, addr).Sub(began)
+			t.Logf("claim of %s noticed after %s, reported after %s", addr, noticed, reported)
+			if noticed > time.Second {
+				t.Errorf("want the claim of %s noticed within a second", addr)
+			}
 			break
 		}
 	}
+}
+
+// noticed is when a node's log first has that another machine claims an address.
+func (c *cluster) noticed(t *testing.T, addr netip.Addr) time.Time {
+	t.Helper()
+	for _, n := range c.Nodes {
+		text, err := os.ReadFile(filepath.Join(c.Logs(), n.Name+".log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if !strings.Contains(line, `msg="another machine claims an address of ours" address=`+addr.String()+" ") {
+				continue
+			}
+			stamp, _, _ := strings.Cut(strings.TrimPrefix(line, "time="), " ")
+			at, err := time.Parse(time.RFC3339, stamp)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return at
+		}
+	}
+	t.Fatalf("no log has that %s is claimed", addr)
+	return time.Time{}
 }
 
 // checkWish has both clusters ask for the same address: one gets it, the other
@@ -283,8 +410,8 @@ func (c *cluster) shows(t *testing.T, addr netip.Addr) error {
 }
 
 // checkWire requires that on the wire no address of the range was claimed by
-// both clusters.
-func checkWire(t *testing.T, wire *netlab.Capture, both []*cluster) {
+// both clusters, and that at least so many were by one.
+func checkWire(t *testing.T, wire *netlab.Capture, both []*cluster, least int) {
 	t.Helper()
 	by := map[netip.Addr][]string{}
 	probes := 0
@@ -308,8 +435,8 @@ func checkWire(t *testing.T, wire *netlab.Capture, both []*cluster) {
 			t.Errorf("%s was claimed by %v", addr, names)
 		}
 	}
-	if len(by) < 2*services*2 || probes < 2*services*2*3 {
-		t.Errorf("want %d addresses claimed and %d probes at least, got %d and %d", 2*services*2, 2*services*2*3, len(by), probes)
+	if len(by) < least || probes < 3*least {
+		t.Errorf("want %d addresses claimed and %d probes at least, got %d and %d", least, 3*least, len(by), probes)
 	}
 }
 
@@ -321,7 +448,7 @@ func checkAnswers(t *testing.T, outside *netlab.Namespace, both []*cluster) {
 		has, _, conflicted := c.look(t)
 		t.Logf("%s: %d addresses, %d conflicted", c.name, len(has), conflicted)
 		for addr := range has {
-			netlab.WaitFor(t, 15*time.Second, "an answer for "+addr.String(), func() error {
+			netlab.WaitFor(t, 30*time.Second, "an answer for "+addr.String(), func() error {
 				outside.Exec(t, "ip", "neigh", "flush", "dev", "eth0")
 				_, _ = outside.TryExec("ping", "-c1", "-W1", addr.String())
 				out := outside.Exec(t, "ip", "neigh", "show", addr.String())
