@@ -16,6 +16,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/patchbay-net/patchbay/ipam/flock"
+	"github.com/patchbay-net/patchbay/ipam/store/seal"
 )
 
 // ErrBusy is returned when the store stayed locked for the whole wait.
@@ -161,8 +162,9 @@ func (s *Store) transact(f func(*tables) error) error {
 		return err
 	}
 	defer lockFile.Close()
+	sum := seal.Seal{Path: s.path, Note: lockFile, Sync: s.options.Durable}
 	if _, err := os.Stat(s.path); errors.Is(err, os.ErrNotExist) {
-		err := s.markOpen(lockFile)
+		err := sum.Break()
 		if err == nil {
 			err = s.create(func(*tables) error { return nil })
 		}
@@ -170,20 +172,22 @@ func (s *Store) transact(f func(*tables) error) error {
 			return fmt.Errorf("create lease store %s: %w", s.path, err)
 		}
 	}
-	err = s.once(lockFile, f)
+	err = s.once(sum, f)
 	if !errors.Is(err, errDamaged) {
 		return err
 	}
-	if err := errors.Join(s.markOpen(lockFile), s.setAside(err)); err != nil {
+	if err := errors.Join(sum.Break(), s.setAside(err)); err != nil {
 		return fmt.Errorf("set aside lease store %s: %w", s.path, err)
 	}
-	return s.once(lockFile, f)
+	return s.once(sum, f)
 }
 
 // once opens, runs f and closes.
-func (s *Store) once(lockFile *os.File, f func(*tables) error) error {
+func (s *Store) once(sum seal.Seal, f func(*tables) error) error {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // a mapped file cut short faults
-	if err := s.checkSum(lockFile); err != nil {
+	if err := sum.Check(); errors.Is(err, seal.ErrBroken) {
+		return fmt.Errorf("%w: %w", errDamaged, err)
+	} else if err != nil {
 		return err
 	}
 	db, err := s.open()
@@ -193,18 +197,18 @@ func (s *Store) once(lockFile *os.File, f func(*tables) error) error {
 		}
 		return fmt.Errorf("open lease store %s: %w", s.path, err)
 	}
-	changed, err := s.run(db, lockFile, f)
+	changed, err := s.run(db, sum, f)
 	if errors.Is(err, errDamaged) {
 		return err // closing would wait for the transaction that a panic left open
 	}
 	if err := errors.Join(err, db.Close()); err != nil || !changed {
 		return err
 	}
-	return s.markClosed(lockFile)
+	return sum.Close()
 }
 
 // run runs f in a transaction and reports whether it changed the database.
-func (s *Store) run(db *bbolt.DB, lockFile *os.File, f func(*tables) error) (changed bool, err error) {
+func (s *Store) run(db *bbolt.DB, sum seal.Seal, f func(*tables) error) (changed bool, err error) {
 	defer recoverDamage(&err)
 	tx, err := db.Begin(true)
 	if err != nil {
@@ -220,7 +224,7 @@ func (s *Store) run(db *bbolt.DB, lockFile *os.File, f func(*tables) error) (cha
 	if err != nil || !t.changed {
 		return false, errors.Join(err, tx.Rollback())
 	}
-	if err := s.markOpen(lockFile); err != nil {
+	if err := sum.Break(); err != nil {
 		return false, errors.Join(err, tx.Rollback())
 	}
 	if err := tx.Commit(); err != nil {

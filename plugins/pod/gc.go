@@ -5,6 +5,12 @@ package pod
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/patchbay-net/patchbay/ipam/flock"
 	"github.com/patchbay-net/patchbay/ipam/store"
@@ -53,4 +59,22 @@ func gc(args *cni.Args) error {
 	return errors.Join(agentErr, source.gc(valid, func(k store.Key) error {
 		return errors.Join(leg.Remove(leg.HostName(k.ContainerID, k.IfName)), podlink.Remove(k.Link()))
 	}))
+}
+
+// gateTimeout is how long an ADD waits for a GC, and the other way round.
+const gateTimeout = 10 * time.Second
+
+// enter passes the gate that lets any number of ADDs in, shared, or one GC: a
+// lease that is being made is in no list of valid attachments. Closing the file
+// leaves the gate. The error has CNI's code 11 if the wait was in vain.
+func (c *conf) enter(mode flock.Mode) (*os.File, error) {
+	path := filepath.Join(filepath.Dir(c.AgentSocket), "cni.lock")
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("open lock %s: %w", path, err)
+	}
+	file, err := flock.Take(path, mode, gateTimeout)
+	if errors.Is(err, flock.ErrTimeout) {
+		return nil, types.NewError(types.ErrTryAgainLater, err.Error(), "")
+	}
+	return file, err
 }
