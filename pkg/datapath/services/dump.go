@@ -62,7 +62,7 @@ func (s *Services) frontend(key objects.MapFrontendKey, value objects.MapFronten
 		NodePorts:  service.NICRoles(value.NicRoles),
 	}
 	if t := s.tables[value.Service]; t != nil {
-		f.Slots, f.Consistent = int(t.slots.n), t.consistent
+		f.Slots, f.Consistent = int(t.slots.N), t.consistent
 		for _, b := range t.backends {
 			f.Backends = append(f.Backends, b.Addr)
 		}

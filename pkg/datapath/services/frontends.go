@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
+	"github.com/patchbay-net/patchbay/pkg/datapath/services/indexes"
 	"github.com/patchbay-net/patchbay/pkg/service"
 )
 
@@ -74,7 +75,7 @@ func (s *Services) putFrontends(p *plan, keys []objects.MapFrontendKey, values [
 		// A word that was made for a frontend that isn't there has no users.
 		s.users[values[n].Service] += 0
 		at := netip.AddrPortFrom(keys[n].Addr.Netip(), objects.Port(keys[n].Port))
-		errs = append(errs, &Refused{p.frontends[keys[n]].port, fmt.Errorf("frontend %s: %w", at, errFull)})
+		errs = append(errs, &Refused{p.frontends[keys[n]].port, fmt.Errorf("frontend %s: %w", at, indexes.ErrFull)})
 		keys, values = keys[n+1:], values[n+1:]
 	}
 	return errors.Join(errs...)

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
+	"github.com/patchbay-net/patchbay/pkg/datapath/services/indexes"
 	"github.com/patchbay-net/patchbay/pkg/service"
 )
 
@@ -65,8 +66,8 @@ func TestFull(t *testing.T) {
 				if diff := cmp.Diff([]service.Name{{Namespace: "default", Name: "10.96.0.3"}}, names); diff != "" {
 					t.Fatalf("refused (-want +got):\n%s", diff)
 				}
-				if !errors.Is(refused[names[0]], errFull) {
-					t.Errorf("want %v, got %v", errFull, refused[names[0]])
+				if !errors.Is(refused[names[0]], indexes.ErrFull) {
+					t.Errorf("want %v, got %v", indexes.ErrFull, refused[names[0]])
 				}
 				l.want(t, "10.96.0.1:80", "10.0.1.1:1", "10.0.1.2:1")
 				l.want(t, "10.96.0.2:80", "10.0.2.1:1", "10.0.2.2:1")
@@ -98,7 +99,7 @@ func TestFullKeepsService(t *testing.T) {
 
 // TestRefusals takes errors apart.
 func TestRefusals(t *testing.T) {
-	web := &Refused{service.PortName{Namespace: "a", Name: "web", Port: "http"}, errFull}
+	web := &Refused{service.PortName{Namespace: "a", Name: "web", Port: "http"}, indexes.ErrFull}
 	other := errors.New("other")
 	refused, rest := Refusals(fmt.Errorf("set: %w", errors.Join(web, errors.Join(other, nil))))
 	if refused[service.Name{Namespace: "a", Name: "web"}] != error(web) || !errors.Is(rest, other) {
@@ -133,7 +134,7 @@ func TestKept(t *testing.T) {
 		}
 		l.now = l.now.Add(2 * grace)
 		s.Rest()
-		if used := s.backendIDs.used(); used != inUse {
+		if used := s.backendIDs.Used(); used != inUse {
 			t.Errorf("%s: %d backends in use, want %d", what, used, inUse)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
+	"github.com/patchbay-net/patchbay/pkg/datapath/services/indexes"
 	"github.com/patchbay-net/patchbay/pkg/service"
 )
 
@@ -40,8 +41,8 @@ func (s *Services) restore() error {
 		}
 	}
 	for index := range s.words {
-		if s.tables[uint32(index)] == nil && s.word(uint32(index)).n > 0 {
-			s.setWord(uint32(index), span{})
+		if s.tables[uint32(index)] == nil && s.word(uint32(index)).N > 0 {
+			s.setWord(uint32(index), indexes.Span{})
 		}
 	}
 	s.restoreKept(backends)
@@ -51,8 +52,8 @@ func (s *Services) restore() error {
 	if err := s.restoreSources(); err != nil {
 		return err
 	}
-	for _, r := range []*ranges{s.wordIDs, s.slotIDs, s.backendIDs, s.sourceIDs} {
-		r.resume()
+	for _, r := range []*indexes.Set{s.wordIDs, s.slotIDs, s.backendIDs, s.sourceIDs} {
+		r.Resume()
 	}
 	return nil
 }
@@ -79,25 +80,25 @@ func (s *Services) restoreFrontends() error {
 // anything impossible counts as empty and is made anew by the next Set; until
 // then it serves as it did.
 func (s *Services) restoreTable(index uint32, slots []slot, backends []objects.MapBackend) {
-	if int(index) >= len(s.words) || !s.wordIDs.take(span{index, 1}) {
+	if int(index) >= len(s.words) || !s.wordIDs.Take(indexes.One(index)) {
 		return
 	}
 	t := &table{}
 	s.tables[index] = t
 	word := s.word(index)
-	if word.n == 0 || int64(word.base)+int64(word.n) > int64(len(slots)) || !s.slotIDs.take(word) {
+	if word.N == 0 || int64(word.Base)+int64(word.N) > int64(len(slots)) || !s.slotIDs.Take(word) {
 		return
 	}
 	t.slots = word
 	var held []uint32
-	for _, slot := range slots[word.base:word.end()] {
+	for _, slot := range slots[word.Base:word.End()] {
 		held = append(held, slot.id)
 	}
 	ids := slices.Clone(held)
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
 	for _, id := range ids {
-		if id == 0 || int(id) >= len(backends) || backends[id].Service != index || !s.backendIDs.take(span{id, 1}) {
+		if id == 0 || int(id) >= len(backends) || backends[id].Service != index || !s.backendIDs.Take(indexes.One(id)) {
 			continue
 		}
 		t.ids = append(t.ids, id)
@@ -122,7 +123,7 @@ func (s *Services) restoreTable(index uint32, slots []slot, backends []objects.M
 func (s *Services) restoreKept(backends []objects.MapBackend) {
 	for id, b := range backends {
 		t := s.tables[b.Service]
-		if b.Flags&uint8(objects.MapBackendFlagsBACKEND_KEPT) == 0 || t == nil || !s.backendIDs.take(span{uint32(id), 1}) {
+		if b.Flags&uint8(objects.MapBackendFlagsBACKEND_KEPT) == 0 || t == nil || !s.backendIDs.Take(indexes.One(uint32(id))) {
 			continue
 		}
 		if t.kept == nil {
@@ -171,7 +172,7 @@ func (s *Services) restoreSources() error {
 	}
 	for id, prefixes := range lists {
 		s.sources[sourcesText(prefixes)] = id
-		s.sourceIDs.take(span{id, 1})
+		s.sourceIDs.Take(indexes.One(id))
 	}
 	return nil
 }

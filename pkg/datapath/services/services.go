@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
+	"github.com/patchbay-net/patchbay/pkg/datapath/services/indexes"
 	"github.com/patchbay-net/patchbay/pkg/service"
 )
 
@@ -40,7 +41,7 @@ type Services struct {
 	words []uint64 // the services map, shared with the programs
 	bytes []byte   // the same mapping
 
-	wordIDs, slotIDs, backendIDs, sourceIDs *ranges
+	wordIDs, slotIDs, backendIDs, sourceIDs *indexes.Set
 
 	frontends map[objects.MapFrontendKey]objects.MapFrontend
 	tables    map[uint32]*table
@@ -64,10 +65,10 @@ func Open(maps Maps, clock func() time.Time) (*Services, error) {
 	s := &Services{
 		maps: maps, clock: clock, bytes: bytes,
 		words:      unsafe.Slice((*uint64)(unsafe.Pointer(&bytes[0])), size/8),
-		wordIDs:    newRanges(maps.Services.MaxEntries()),
-		slotIDs:    newRanges(maps.Slots.MaxEntries()),
-		backendIDs: newRanges(maps.Backends.MaxEntries()),
-		sourceIDs:  newRanges(maps.SourceRanges.MaxEntries()),
+		wordIDs:    indexes.New(maps.Services.MaxEntries()),
+		slotIDs:    indexes.New(maps.Slots.MaxEntries()),
+		backendIDs: indexes.New(maps.Backends.MaxEntries()),
+		sourceIDs:  indexes.New(maps.SourceRanges.MaxEntries()),
 		frontends:  map[objects.MapFrontendKey]objects.MapFrontend{},
 		tables:     map[uint32]*table{},
 		sources:    map[string]uint32{},
@@ -138,10 +139,10 @@ func (s *Services) Rest() {
 
 func (s *Services) wake() {
 	now := s.clock()
-	s.wordIDs.wake(now)
-	s.slotIDs.wake(now)
-	s.backendIDs.wake(now)
-	s.sourceIDs.wake(now)
+	s.wordIDs.Wake(now)
+	s.slotIDs.Wake(now)
+	s.backendIDs.Wake(now)
+	s.sourceIDs.Wake(now)
 }
 
 // clear takes out the words and source ranges that no frontend names any
@@ -158,25 +159,25 @@ func (s *Services) clear() error {
 			continue
 		}
 		gone = append(append(gone, t.ids...), slices.Collect(maps.Keys(t.kept))...)
-		s.setWord(word, span{})
-		s.slotIDs.release(t.slots, s.clock().Add(grace))
-		s.wordIDs.release(span{word, 1}, s.clock().Add(grace))
+		s.setWord(word, indexes.Span{})
+		s.slotIDs.Release(t.slots, s.clock().Add(grace))
+		s.wordIDs.Release(indexes.One(word), s.clock().Add(grace))
 		delete(s.tables, word)
 	}
 	return errors.Join(s.retire(gone), s.clearSources())
 }
 
 // setWord is the one store that switches a Service.
-func (s *Services) setWord(index uint32, slots span) {
+func (s *Services) setWord(index uint32, slots indexes.Span) {
 	generation := atomic.LoadUint64(&s.words[index])>>48 + 1
-	word := uint64(slots.base) | uint64(slots.n)<<32 | generation<<48
-	if slots.n == 0 {
+	word := uint64(slots.Base) | uint64(slots.N)<<32 | generation<<48
+	if slots.N == 0 {
 		word = generation << 48
 	}
 	atomic.StoreUint64(&s.words[index], word)
 }
 
-func (s *Services) word(index uint32) span {
+func (s *Services) word(index uint32) indexes.Span {
 	word := atomic.LoadUint64(&s.words[index])
-	return span{uint32(word), uint32(uint16(word >> 32))}
+	return indexes.Span{Base: uint32(word), N: uint32(uint16(word >> 32))}
 }

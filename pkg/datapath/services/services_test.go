@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
+	"github.com/patchbay-net/patchbay/pkg/datapath/services/indexes"
 	"github.com/patchbay-net/patchbay/pkg/service"
 	"github.com/patchbay-net/patchbay/test/netlab"
 )
@@ -187,9 +188,9 @@ func TestSetChanges(t *testing.T) {
 	set(t, s)
 	l.now = l.now.Add(2 * grace)
 	s.Rest()
-	for name, r := range map[string]*ranges{"words": s.wordIDs, "slots": s.slotIDs, "backends": s.backendIDs, "sources": s.sourceIDs} {
-		if r.used() != 0 {
-			t.Errorf("%s: want none used after all Services are gone, got %d", name, r.used())
+	for name, r := range map[string]*indexes.Set{"words": s.wordIDs, "slots": s.slotIDs, "backends": s.backendIDs, "sources": s.sourceIDs} {
+		if r.Used() != 0 {
+			t.Errorf("%s: want none used after all Services are gone, got %d", name, r.Used())
 		}
 	}
 }
@@ -207,8 +208,8 @@ func TestFreedRests(t *testing.T) {
 	if b.Port == 0 || b.Flags&uint8(objects.MapBackendFlagsBACKEND_GONE) == 0 {
 		t.Errorf("backend just replaced: want readable and marked gone, got %+v", b)
 	}
-	if s.backendIDs.used() != 2 || s.slotIDs.used() != 2 {
-		t.Errorf("want the old backend and slot at rest, got %d, %d in use", s.backendIDs.used(), s.slotIDs.used())
+	if s.backendIDs.Used() != 2 || s.slotIDs.Used() != 2 {
+		t.Errorf("want the old backend and slot at rest, got %d, %d in use", s.backendIDs.Used(), s.slotIDs.Used())
 	}
 }
 
@@ -238,13 +239,13 @@ func TestReopen(t *testing.T) {
 	}
 	for _, r := range []struct {
 		name string
-		a, b *ranges
+		a, b *indexes.Set
 	}{
 		{"words", first.wordIDs, second.wordIDs}, {"slots", first.slotIDs, second.slotIDs},
 		{"backends", first.backendIDs, second.backendIDs}, {"sources", first.sourceIDs, second.sourceIDs},
 	} {
-		if r.a.used() != r.b.used() {
-			t.Errorf("%s: want %d in use after a restart, got %d", r.name, r.a.used(), r.b.used())
+		if r.a.Used() != r.b.Used() {
+			t.Errorf("%s: want %d in use after a restart, got %d", r.name, r.a.Used(), r.b.Used())
 		}
 	}
 	// A change after the restart: what is gone goes, what stays keeps its index.
@@ -263,13 +264,13 @@ func TestReopenAfterInterrupt(t *testing.T) {
 	if err := l.maps.Backends.Update(uint32(500), &stray, ebpf.UpdateAny); err != nil {
 		t.Fatal(err)
 	}
-	s.setWord(77, span{900, 1})
+	s.setWord(77, indexes.One(900))
 	if err := l.maps.Slots.Update(uint32(1), uint32(500), ebpf.UpdateAny); err != nil {
 		t.Fatal(err)
 	}
 
 	again := l.open(t)
-	if again.word(77).n != 0 {
+	if again.word(77).N != 0 {
 		t.Error("word without frontend: want cleared")
 	}
 	set(t, again, entry("10.96.0.1:80", backends("10.0.0.1:1")...))
@@ -283,7 +284,7 @@ func TestReopenAfterInterrupt(t *testing.T) {
 func TestNoRoom(t *testing.T) {
 	l := newLab(t)
 	s := l.open(t)
-	s.slotIDs = newRanges(3)
+	s.slotIDs = indexes.New(3)
 	set(t, s, entry("10.96.0.1:80", backends("10.0.0.1:1")...))
 	err := s.Set([]service.Entry{
 		entry("10.96.0.1:80", backends("10.0.0.1:1")...),
@@ -296,7 +297,7 @@ func TestNoRoom(t *testing.T) {
 	t.Log(err)
 	l.want(t, "10.96.0.1:80", "10.0.0.1:1")
 	l.want(t, "10.96.0.3:80", "10.0.0.9:1")
-	if used := s.backendIDs.used() - uint32(len(s.backendIDs.rest)); used != 2 {
+	if used := s.backendIDs.Used() - s.backendIDs.Resting(); used != 2 {
 		t.Errorf("backends: want 2 in use, got %d", used)
 	}
 }
@@ -315,7 +316,7 @@ func TestNoRoomForSourceRanges(t *testing.T) {
 	}
 	defer l.maps.SourceRanges.Close()
 	s := l.open(t)
-	s.sourceIDs = newRanges(100)
+	s.sourceIDs = indexes.New(100)
 	guarded := entry("192.0.2.1:80", backends("10.0.0.1:1")...)
 	guarded.SourceRanges = []netip.Prefix{
 		netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("203.0.114.0/24"),
@@ -329,7 +330,7 @@ func TestNoRoomForSourceRanges(t *testing.T) {
 	if err := l.maps.Frontends.Lookup(frontendKey(guarded.Frontend), &fe); err == nil {
 		t.Errorf("frontend without its source ranges: %+v", fe)
 	}
-	if used := s.wordIDs.used() - uint32(len(s.wordIDs.rest)); used != 1 {
+	if used := s.wordIDs.Used() - s.wordIDs.Resting(); used != 1 {
 		t.Errorf("services: want 1 in use, got %d", used)
 	}
 	guarded.SourceRanges = guarded.SourceRanges[:2]

@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
+	"github.com/patchbay-net/patchbay/pkg/datapath/services/indexes"
 	"github.com/patchbay-net/patchbay/pkg/service"
 )
 
@@ -39,22 +40,22 @@ func (s *Services) addSources(p *plan) error {
 
 // addList writes a list under a new id, or nothing.
 func (s *Services) addList(prefixes []netip.Prefix) (uint32, error) {
-	id, err := s.sourceIDs.alloc(1)
+	id, err := s.sourceIDs.Alloc(1)
 	if err != nil {
 		return 0, err
 	}
 	for i, prefix := range prefixes {
-		err := s.maps.SourceRanges.Update(rangeKey(id.base, prefix), uint32(1), ebpf.UpdateAny)
+		err := s.maps.SourceRanges.Update(rangeKey(id.Base, prefix), uint32(1), ebpf.UpdateAny)
 		if err == nil {
 			continue
 		}
 		for _, written := range prefixes[:i] {
-			err = errors.Join(err, s.maps.SourceRanges.Delete(rangeKey(id.base, written)))
+			err = errors.Join(err, s.maps.SourceRanges.Delete(rangeKey(id.Base, written)))
 		}
-		s.sourceIDs.release(id, s.clock())
+		s.sourceIDs.Release(id, s.clock())
 		return 0, fmt.Errorf("write %s: %w", prefix, err)
 	}
-	return id.base, nil
+	return id.Base, nil
 }
 
 // unguarded tells whether an entry's source ranges could not be written: without
@@ -76,7 +77,7 @@ func (s *Services) clearSources() error {
 		}
 		delete(s.sources, text)
 		delete(s.readers, id)
-		s.sourceIDs.release(span{id, 1}, s.clock().Add(grace))
+		s.sourceIDs.Release(indexes.One(id), s.clock().Add(grace))
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/patchbay-net/patchbay/pkg/datapath/objects"
+	"github.com/patchbay-net/patchbay/pkg/datapath/services/indexes"
 	"github.com/patchbay-net/patchbay/pkg/maglev"
 	"github.com/patchbay-net/patchbay/pkg/service"
 )
@@ -23,7 +24,7 @@ type table struct {
 	consistent bool
 	backends   []service.Backend
 	ids        []uint32 // of backends, in their order
-	slots      span
+	slots      indexes.Span
 	kept       map[uint32]netip.AddrPort // left, but serve UDP sockets that they have
 	foreign    bool                      // the slots are neither a list nor a Maglev table of ids
 }
@@ -76,14 +77,14 @@ func (s *Services) build(g *group, b *batch) (_ *table, err error) {
 		return nil, nil
 	}
 	if g.word == 0 {
-		word, err := s.wordIDs.alloc(1)
+		word, err := s.wordIDs.Alloc(1)
 		if err != nil {
 			return nil, fmt.Errorf("allocate service: %w", err)
 		}
-		g.word = word.base
+		g.word = word.Base
 		defer func() {
 			if err != nil {
-				s.wordIDs.release(word, s.clock())
+				s.wordIDs.Release(word, s.clock())
 				g.word = 0
 			}
 		}()
@@ -121,12 +122,12 @@ func (s *Services) backendsOf(g *group, old *table, b *batch) ([]uint32, error) 
 		if ok {
 			id = old.ids[i]
 		} else if id = kept[backend.Addr]; id == 0 {
-			free, err := s.backendIDs.alloc(1)
+			free, err := s.backendIDs.Alloc(1)
 			if err != nil {
 				s.releaseNew(t, old)
 				return nil, fmt.Errorf("allocate backend %s: %w", backend.Addr, err)
 			}
-			id = free.base
+			id = free.Base
 		}
 		t.ids = append(t.ids, id)
 		if !ok || old.backends[i].Local != backend.Local {
@@ -138,20 +139,20 @@ func (s *Services) backendsOf(g *group, old *table, b *batch) ([]uint32, error) 
 }
 
 // writeSlots allocates slots for t.ids and puts them in the batch.
-func (s *Services) writeSlots(t *table, b *batch) (span, error) {
+func (s *Services) writeSlots(t *table, b *batch) (indexes.Span, error) {
 	content := t.content()
 	if len(content) == 0 {
-		return span{}, nil
+		return indexes.Span{}, nil
 	}
 	if len(content) > math.MaxUint16 {
-		return span{}, fmt.Errorf("%d backends: more than %d", len(content), math.MaxUint16)
+		return indexes.Span{}, fmt.Errorf("%d backends: more than %d", len(content), math.MaxUint16)
 	}
-	slots, err := s.slotIDs.alloc(uint32(len(content)))
+	slots, err := s.slotIDs.Alloc(uint32(len(content)))
 	if err != nil {
-		return span{}, fmt.Errorf("allocate %d slots: %w", len(content), err)
+		return indexes.Span{}, fmt.Errorf("allocate %d slots: %w", len(content), err)
 	}
 	for i, id := range content {
-		b.at = append(b.at, slots.base+uint32(i))
+		b.at = append(b.at, slots.Base+uint32(i))
 		b.slots = append(b.slots, id)
 	}
 	return slots, nil
@@ -203,7 +204,7 @@ func (s *Services) switchTable(g *group, t *table) []uint32 {
 		return nil
 	}
 	s.setWord(g.word, t.slots)
-	s.slotIDs.release(old.slots, s.clock().Add(grace))
+	s.slotIDs.Release(old.slots, s.clock().Add(grace))
 	return s.keep(g, old, t)
 }
 
@@ -255,7 +256,7 @@ func (s *Services) retire(ids []uint32) error {
 		if err := s.mark(id, objects.MapBackendFlagsBACKEND_GONE); err != nil {
 			return fmt.Errorf("retire backend %d: %w", id, err)
 		}
-		s.backendIDs.release(span{id, 1}, s.clock().Add(grace))
+		s.backendIDs.Release(indexes.One(id), s.clock().Add(grace))
 	}
 	return nil
 }
@@ -276,12 +277,12 @@ func (s *Services) abandon(next map[*group]*table) {
 		old := s.tables[g.word]
 		if old == nil {
 			old = &table{}
-			s.wordIDs.release(span{g.word, 1}, s.clock())
+			s.wordIDs.Release(indexes.One(g.word), s.clock())
 			g.word = 0
 		}
 		s.releaseNew(t, old)
 		if t.slots != old.slots {
-			s.slotIDs.release(t.slots, s.clock())
+			s.slotIDs.Release(t.slots, s.clock())
 		}
 	}
 }
@@ -292,7 +293,7 @@ func (s *Services) releaseNew(t, old *table) {
 		if _, kept := old.kept[id]; kept {
 			continue
 		}
-		s.backendIDs.release(span{id, 1}, s.clock())
+		s.backendIDs.Release(indexes.One(id), s.clock())
 	}
 }
 
