@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
+	"github.com/patchbay-net/patchbay/pkg/netdev"
 	"github.com/patchbay-net/patchbay/pkg/source"
 )
 
@@ -55,11 +56,16 @@ func (r *Reconciler) state() *v1alpha1.NodeNetworkState {
 	state := &v1alpha1.NodeNetworkState{ObjectMeta: metav1.ObjectMeta{Name: r.Config.NodeName}}
 	s := &state.Status
 	s.Version = r.Version
+	gateways, err := netdev.Gateways()
+	r.problems.Note("agent/gateways", err)
 	for _, n := range v.nics {
 		nic := v1alpha1.NICState{Name: n.Name, Role: n.Role.String(), Reason: n.Reason, MAC: net.HardwareAddr(n.MAC[:]).String(),
 			MTU: int32(n.MTU), Carrier: n.Carrier}
 		for _, a := range n.Addrs {
 			nic.Addresses = append(nic.Addresses, a.String())
+		}
+		for _, a := range gateways[n.Index] {
+			nic.Gateways = append(nic.Gateways, a.String())
 		}
 		s.NICs = append(s.NICs, nic)
 	}

@@ -95,7 +95,7 @@ func (a *agent) run() (stop func()) {
 			if first || !slices.Equal(probes, last) || len(a.claims) > 0 {
 				last = probes
 				state := &v1alpha1.NodeNetworkState{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
-				state.Status.NICs = []v1alpha1.NICState{{Name: "eth1", Role: "external", Carrier: true, Addresses: []string{"192.0.2.10/28", "fe80::1/64"}}}
+				state.Status.NICs = []v1alpha1.NICState{{Name: "eth1", Role: "external", Carrier: true, Addresses: []string{"192.0.2.10/28", "fe80::1/64"}, Gateways: []string{"192.0.2.12"}}}
 				state.Status.Announcements = []v1alpha1.AnnouncementState{{Address: "192.0.2.2", Interfaces: []string{"eth1"}}}
 				state.Status.Probes, state.Status.Conflicts, state.Status.Verified = probes, slices.Clone(a.claims), a.verified
 				a.c.put(state)
@@ -266,8 +266,8 @@ func TestSearchTakesLong(t *testing.T) {
 	})
 }
 
-// TestNetworksOwnAddresses: neither the addresses of nodes' NICs nor those that
-// no machine of their network can have are given, though a range has them.
+// TestNetworksOwnAddresses: neither the addresses of nodes' NICs and gateways nor
+// those that no machine of their network can have are given, though a range has them.
 func TestNetworksOwnAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster()
@@ -285,8 +285,8 @@ func TestNetworksOwnAddresses(t *testing.T) {
 		for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
 			given += c.addrs(name) + " "
 		}
-		// .8 is excluded, .9 the gateway, .10 the node's NIC, .15 its network's broadcast address.
-		if given != "192.0.2.11 192.0.2.12 192.0.2.13 192.0.2.14 192.0.2.16 192.0.2.17   " {
+		// .8 is excluded, .9 the pool's gateway, .10 the node's NIC, .12 its gateway, .15 its network's broadcast address.
+		if given != "192.0.2.11 192.0.2.13 192.0.2.14 192.0.2.16 192.0.2.17    " {
 			t.Errorf("want neither the excluded nor the network's own, got %q", given)
 		}
 	})

@@ -109,6 +109,10 @@ type NICState struct {
 	// +optional
 	// +listType=atomic
 	Addresses []string `json:"addresses,omitempty"`
+	// Gateways are the next hops of the node's routes by this NIC.
+	// +optional
+	// +listType=set
+	Gateways []string `json:"gateways,omitempty"`
 	// DynamicFamilies are the families, IPv4 and IPv6, with an address that came
 	// by DHCP or router advertisement.
 	// +optional

@@ -60,7 +60,9 @@ func TestReaches(t *testing.T) {
 func TestTaken(t *testing.T) {
 	store := nodes("a")
 	report(store, "a", "external", []string{"192.0.2.9/29", "fd00::9/64", "fe80::1/64", "198.51.100.1/32", "203.0.113.0/31"})
-	want := []string{"192.0.2.8", "192.0.2.9", "192.0.2.15", "198.51.100.1", "203.0.113.0", "fd00::", "fd00::9"}
+	state, _ := source.Get[*v1alpha1.NodeNetworkState](store, source.KindNodeNetworkState, source.Key{Name: "a"})
+	state.Status.NICs[0].Gateways = []string{"192.0.2.14"}
+	want := []string{"192.0.2.8", "192.0.2.9", "192.0.2.14", "192.0.2.15", "198.51.100.1", "203.0.113.0", "fd00::", "fd00::9"}
 	var got []string
 	for _, addr := range Read(store).Taken() {
 		got = append(got, addr.String())

@@ -25,6 +25,7 @@ type View struct {
 	any      bool           // there are nodes
 	external []netip.Prefix // addresses of external NICs
 	nics     []netip.Prefix // of all NICs
+	gateways []netip.Addr   // of nodes
 	results  map[netip.Addr][]result
 	claims   []Claim
 	unseen   []Failure
@@ -87,6 +88,11 @@ func Read(store *source.Store) View {
 
 func (v *View) add(state *v1alpha1.NodeNetworkState) {
 	for _, nic := range state.Status.NICs {
+		for _, text := range nic.Gateways {
+			if addr, err := netip.ParseAddr(text); err == nil {
+				v.gateways = append(v.gateways, addr)
+			}
+		}
 		for _, text := range nic.Addresses {
 			p, err := netip.ParsePrefix(text)
 			if err != nil || p.Addr().IsLinkLocalUnicast() {
@@ -139,10 +145,10 @@ func (v View) Unreached(addr netip.Addr) bool {
 	return v.any && !maybe
 }
 
-// Taken returns the addresses of nodes' NICs, and those of their networks that
-// no machine can have.
+// Taken returns the addresses of nodes' NICs and of their gateways, and those of
+// their networks that no machine can have.
 func (v View) Taken() []netip.Addr {
-	var taken []netip.Addr
+	taken := slices.Clone(v.gateways)
 	for _, p := range v.nics {
 		taken = append(taken, p.Addr())
 		whole := p.Masked()
