@@ -553,6 +553,11 @@ func (in *NICState) DeepCopyInto(out *NICState) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.Gateways != nil {
+		in, out := &in.Gateways, &out.Gateways
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.DynamicFamilies != nil {
 		in, out := &in.DynamicFamilies, &out.DynamicFamilies
 		*out = make([]string, len(*in))
