@@ -173,7 +173,8 @@ func TestPlan(t *testing.T) {
 		{"an address of the other switch", []string{networks, `[{"name":"internal","ips":["192.0.2.11"]}]`}, "error: address 192.0.2.11 is of pool cameras, which is for the switch external, not for internal"},
 		{"a pool of the other switch", []string{networks, `[{"name":"internal","pools":["cameras"]}]`}, "error: pool cameras is for the switch external, not for internal"},
 		{"unknown key", []string{networks, `[{"name":"external","color":"red"}]`}, `error: annotation patchbay.net/networks: not a list of networks: json: unknown field "color"`},
-		{"bandwidth", []string{"kubernetes.io/ingress-bandwidth", "1M"}, "error: annotation kubernetes.io/ingress-bandwidth: bandwidth limits are not supported; chain a plugin that has them or take the annotation away"},
+		{"bandwidth", []string{"kubernetes.io/ingress-bandwidth", "1M"}, "error: annotation kubernetes.io/ingress-bandwidth: bandwidth limits are not supported: packets between pods of a node pass no queue; take the annotation away"},
+		{"bandwidth out", []string{"kubernetes.io/egress-bandwidth", "1M"}, "error: annotation kubernetes.io/egress-bandwidth: bandwidth limits are not supported: packets between pods of a node pass no queue; take the annotation away"},
 	}
 	l := newLab(t, true)
 	l.fill()

@@ -71,7 +71,7 @@ func (t *Table) read(pod *corev1.Pod, ns *corev1.Namespace) (wish, error) {
 	}
 	for _, name := range []string{"kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"} {
 		if pod.Annotations[name] != "" {
-			return wish{}, refuse("annotation %s: bandwidth limits are not supported; chain a plugin that has them or take the annotation away", name)
+			return wish{}, refuse("annotation %s: bandwidth limits are not supported: packets between pods of a node pass no queue; take the annotation away", name)
 		}
 	}
 	legs, err := t.legs(pod.Annotations, w.free)
