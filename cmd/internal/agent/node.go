@@ -117,7 +117,7 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 func newCounters(r *reconcile.Reconciler, pods *leasing.Table, dp *datapath.Datapath) *metrics.Agent {
 	counters := metrics.New(r)
 	counters.Watch(pods.Blocks)
-	counters.WatchFlows(dp.Flows)
+	counters.WatchFlows(dp.Flows, dp.FlowsWithoutRoom)
 	return counters
 }
 
