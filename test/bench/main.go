@@ -3,7 +3,7 @@
 // Command bench measures Patchbay beside its peers, both in one run, and prints
 // a line for each figure: name value unit peer value ratio.
 //
-//	bench [cni] [cni-start] [connect] [packet] [footprint] [failover]
+//	bench [cni] [cni-start] [connect] [packet] [footprint] [services] [failover]
 //
 // Each bench runs in a confinement of its own. Trust the ratios, not the values:
 // they are of one machine at one time.
@@ -37,6 +37,7 @@ func benches() []bench {
 		{"connect", measureConnect},
 		{"packet", measurePacket},
 		{"footprint", measureFootprint},
+		{"services", measureServices},
 		{"failover", measureFailover},
 	}
 }

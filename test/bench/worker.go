@@ -14,6 +14,7 @@ import (
 func work(args []string) int {
 	jobs := map[string]func(count int, args []string) (any, error){
 		"pods": podJob, "start": startJob, "connect": connectJob, "ping-pong": pingPongJob, "echo": echoJob,
+		"load": loadJob, "change": changeJob,
 	}
 	if len(args) < 2 || jobs[args[0]] == nil {
 		fmt.Fprintln(os.Stderr, "bench: no such job:", args)
