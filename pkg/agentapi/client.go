@@ -127,7 +127,7 @@ func (c Client) answer(ctx context.Context, op Op, line []byte) (response Respon
 		return response, fmt.Errorf("agent %s %s: %w: %w", c.path(), op, ErrUnavailable, err)
 	}
 	if err := json.Unmarshal(answer, &response); err != nil {
-		return response, fmt.Errorf("decode answer to %s: %w", op, err)
+		return response, fmt.Errorf("agent %s %s: %w: %w", c.path(), op, ErrStranger, err)
 	}
 	return response, nil
 }

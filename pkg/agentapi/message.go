@@ -103,6 +103,9 @@ func Errorf(code uint, format string, args ...any) *Error {
 // all: no socket, nobody listening, or no answer within the timeout.
 var ErrUnavailable = errors.New("agent unavailable")
 
+// ErrStranger is matched by the client's errors when what answered is no agent.
+var ErrStranger = errors.New("the answer is no agent's")
+
 // maxRequest and maxResponse bound one line. The longest request is GC's with
 // all of a node's attachments, the longest response the table of all Services.
 const (

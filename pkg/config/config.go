@@ -187,7 +187,7 @@ func Load(path string) (Config, error) {
 func Parse(raw []byte) (Config, error) {
 	var c Config
 	if err := yaml.UnmarshalStrict(raw, &c); err != nil {
-		return Config{}, err
+		return Config{}, plainly(err)
 	}
 	if name := os.Getenv("NODE_NAME"); name != "" {
 		c.NodeName = name
@@ -204,4 +204,16 @@ func Parse(raw []byte) (Config, error) {
 // SourceDir returns the folder of a file source, and whether it is one.
 func (c Config) SourceDir() (string, bool) {
 	return strings.CutPrefix(c.Source, "file:")
+}
+
+// plainly says what is wrong with a text, without the way by which it was found.
+func plainly(err error) error {
+	text := err.Error()
+	for _, way := range []string{"error unmarshaling JSON: ", "while decoding JSON: ", "error converting YAML to JSON: ", "json: "} {
+		text = strings.TrimPrefix(text, way)
+	}
+	if strings.HasPrefix(text, "unknown field") {
+		text += " (docs/configuration.md has all keys)"
+	}
+	return errors.New(text)
 }

@@ -58,6 +58,9 @@ func Main(args []string) int {
 	defer stop()
 	if err := do(ctx, verb, o); err != nil {
 		fmt.Fprintf(os.Stderr, "patchbayd: %v\n", err)
+		if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+			fmt.Fprintln(os.Stderr, "The agent must be run as root.")
+		}
 		return 1
 	}
 	return 0

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -252,6 +253,8 @@ func TestExitCodes(t *testing.T) {
 		{"", exitOK, ""},
 		{"--help", exitOK, ""},
 		{"pods --socket " + dead, exitError, "agent unavailable"},
+		{"pods --socket " + dead, exitError, "\nNo agent runs on this node, or --socket names another place."},
+		{"pods --socket " + stranger(t), exitError, "\nSomething else than Patchbay's agent listens there"},
 		{"status --socket " + dead, exitError, "agent unavailable"},
 		{"pots", exitUsage, `unknown command "pots"`},
 		{"pods a b", exitUsage, "accepts at most 1 arg"},
@@ -268,6 +271,29 @@ func TestExitCodes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// stranger is a socket that no agent answers at.
+func stranger(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "other.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 1))
+			_, _ = conn.Write([]byte("HTTP/1.1 400 Bad Request\r\n"))
+			conn.Close()
+		}
+	}()
+	return path
 }
 
 func TestWatch(t *testing.T) {

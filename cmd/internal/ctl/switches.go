@@ -150,8 +150,9 @@ func (c *cli) makeSwitch(ctx context.Context, s agentapi.SwitchCreate) error {
 	client.Timeout = 0
 	made, err := client.CreateSwitch(ctx, s)
 	if errors.Is(err, agentapi.ErrUnavailable) {
-		fmt.Fprintln(c.stderr, "no agent runs on this device: the switch is there until the next boot")
-		made, err = byhand.CreateSwitch(s)
+		if made, err = byhand.CreateSwitch(s); err == nil {
+			fmt.Fprintln(c.stderr, "no agent runs on this device: the switch is there until the next boot")
+		}
 	}
 	if err != nil {
 		return err
