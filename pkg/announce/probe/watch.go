@@ -225,7 +225,10 @@ func (w *Watcher) listenAt(ctx context.Context, p place, addrs []netip.Addr) *ea
 			}
 		}
 	}()
-	<-opened
+	select {
+	case <-opened:
+	case <-done: // ctx had ended before
+	}
 	return &ear{addrs, func() { cancel(); <-done }}
 }
 
