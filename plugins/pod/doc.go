@@ -7,7 +7,8 @@
 // a step fails. It returns success when the agent says that the pod's policy
 // and Services are in force. Killed at any point, the same call made again
 // finds what it left by container and interface, and makes it anew. DEL goes
-// the other way; it needs neither the agent nor the pod's namespace.
+// the other way; it needs neither the agent nor the pod's namespace. With an agent
+// the link goes behind its answer, and holds the addresses until then.
 //
 //	{"type": "patchbay", "mtu": 1500,
 //	 "agentSocket": "/run/patchbay/agent.sock",
