@@ -164,7 +164,7 @@ func listWays() (ways, error) {
 
 // LinkIndex returns the index of a link, zero if there is none of that name.
 func LinkIndex(name string) (int, error) {
-	link, err := linkByName(name)
+	link, err := FindLink(name)
 	if err != nil || link == nil {
 		return 0, err
 	}
@@ -173,7 +173,7 @@ func LinkIndex(name string) (int, error) {
 
 // RemoveLink removes the link of that name; one that isn't there is no error.
 func RemoveLink(name string) error {
-	link, err := linkByName(name)
+	link, err := FindLink(name)
 	if err != nil || link == nil {
 		return err
 	}
@@ -187,8 +187,8 @@ func RemoveLink(name string) error {
 	return nil
 }
 
-// linkByName returns nil without an error if there is no such link.
-func linkByName(name string) (netlink.Link, error) {
+// FindLink returns nil without an error if there is no such link.
+func FindLink(name string) (netlink.Link, error) {
 	link, err := netlink.LinkByName(name)
 	if _, none := errors.AsType[netlink.LinkNotFoundError](err); none {
 		return nil, nil

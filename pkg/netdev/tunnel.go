@@ -29,7 +29,7 @@ type Tunnel struct {
 // as a loop. It returns the link's index; a new device is down until
 // RaiseTunnel. A device of that name with another port is made anew.
 func EnsureTunnel(sysctls Sysctls, want Tunnel) (int, error) {
-	link, err := linkByName(TunnelName)
+	link, err := FindLink(TunnelName)
 	if err != nil {
 		return 0, err
 	}
@@ -57,7 +57,7 @@ func addTunnel(port uint16, mtu int) (netlink.Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("add %s: %w", TunnelName, err)
 	}
-	return linkByName(TunnelName)
+	return FindLink(TunnelName)
 }
 
 // setTunnel brings an existing device to what it must be, changing only what differs.
@@ -87,7 +87,7 @@ func setTunnel(sysctls Sysctls, link netlink.Link, want Tunnel) error {
 
 // RaiseTunnel sets the VXLAN device up, once it has its programs.
 func RaiseTunnel() error {
-	link, err := linkByName(TunnelName)
+	link, err := FindLink(TunnelName)
 	if err != nil || link == nil {
 		return err
 	}

@@ -103,7 +103,7 @@ func (k Keeper) ensureExternal(s Switch, state *State) error {
 
 // mtuOn is the switch's MTU: as declared, else that of what is enslaved.
 func (s Switch) mtuOn(port netlink.Link) (int, error) {
-	own, err := findLink(s.uplink())
+	own, err := netdev.FindLink(s.uplink())
 	if err != nil || own == nil {
 		return cmp.Or(s.MTU, port.Attrs().MTU), err
 	}
@@ -189,23 +189,11 @@ func correctBridge(link netlink.Link, mac net.HardwareAddr, mtu int) error {
 
 // findBridge returns nil without an error if there is no such link.
 func findBridge(name string) (netlink.Link, error) {
-	link, err := findLink(name)
+	link, err := netdev.FindLink(name)
 	if err == nil && link != nil && link.Type() != "bridge" {
 		return nil, fmt.Errorf("link %s is a %s, not a bridge", name, link.Type())
 	}
 	return link, err
-}
-
-// findLink returns nil without an error if there is no such link.
-func findLink(name string) (netlink.Link, error) {
-	link, err := netlink.LinkByName(name)
-	if _, none := errors.AsType[netlink.LinkNotFoundError](err); none {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("find link %s: %w", name, err)
-	}
-	return link, nil
 }
 
 // defaultPort names the link that the IPv4, or else the IPv6, default route leads out of.

@@ -73,6 +73,36 @@ func TestManagedPort(t *testing.T) {
 	}
 }
 
+// A network manager that nobody told of the switch sets the port's addresses and
+// routes again: they go to the bridge again, and come back with the port.
+func TestManagerSetsThePortAgain(t *testing.T) {
+	netlab.Isolate(t, func(t *testing.T) {
+		commands := managers()["NetworkManager"]
+		d := managed(t, commands)
+		before := d.state(t)
+		sync(t, declared()[1])
+		login := startSession(t, d.cameras, d.here, "192.168.50.1:22")
+		for line := range strings.Lines(commands) {
+			words := strings.Fields(strings.ReplaceAll(line, " add ", " replace "))
+			d.here.Exec(t, words[0], words[1:]...)
+		}
+		sync(t, declared()[1])
+		if got := d.here.Exec(t, "ip", "-o", "addr", "show", "port3", "scope", "global"); got != "" {
+			t.Errorf("the port has %s", got)
+		}
+		for line := range strings.Lines(d.here.Exec(t, "sh", "-c", "ip route; ip -6 route")) {
+			if !strings.HasPrefix(line, "fe80::/64") && !strings.Contains(line, "dev pb-ext") {
+				t.Errorf("route %s", line)
+			}
+		}
+		login.end(t, "over the manager's doing")
+		sync(t)
+		if diff := cmp.Diff(sorted(before), sorted(d.state(t))); diff != "" {
+			t.Errorf("the port isn't as before (-before +after):\n%s", diff)
+		}
+	})
+}
+
 // stuck adds a route that can't be moved: its gateway is on no link's network,
 // and nobody says any more that it is on this link.
 func (d device) stuck(t *testing.T, link string) {

@@ -7,6 +7,8 @@ import (
 	"net"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/patchbay-net/patchbay/pkg/netdev"
 )
 
 // memory is how a port was before a switch took it. It stands in the bridge's
@@ -29,7 +31,7 @@ func rememberPort(bridge, port netlink.Link, vlan int) error {
 		return nil
 	}
 	vlanMTU := 0
-	if own, err := findLink(Switch{Port: a.Name, VLAN: vlan}.uplink()); err != nil {
+	if own, err := netdev.FindLink(Switch{Port: a.Name, VLAN: vlan}.uplink()); err != nil {
 		return err
 	} else if own != nil && vlan != 0 {
 		vlanMTU = own.Attrs().MTU
@@ -56,7 +58,7 @@ func (m memory) uplink() string { return Switch{Port: m.port, VLAN: m.vlan}.upli
 // restore makes a port what it was, and forgets it. A VLAN that was made for the
 // switch goes. What isn't there any more needs nothing.
 func (m memory) restore(bridge netlink.Link) error {
-	uplink, err := findLink(m.uplink())
+	uplink, err := netdev.FindLink(m.uplink())
 	if err != nil {
 		return err
 	}
@@ -69,7 +71,7 @@ func (m memory) restore(bridge netlink.Link) error {
 			return err
 		}
 	}
-	port, err := findLink(m.port)
+	port, err := netdev.FindLink(m.port)
 	if err != nil {
 		return err
 	}

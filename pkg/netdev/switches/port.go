@@ -20,7 +20,7 @@ import (
 
 // findPort returns the port of that name if a switch may have it.
 func findPort(name string) (netlink.Link, error) {
-	link, err := findLink(name)
+	link, err := netdev.FindLink(name)
 	if err != nil {
 		return nil, err
 	}

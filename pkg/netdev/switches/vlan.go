@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/patchbay-net/patchbay/pkg/netdev"
 )
 
 // vlanAlias marks VLAN interfaces that were made for a switch.
@@ -31,7 +33,7 @@ func (s Switch) checkVLAN(port netlink.Link) error {
 	if s.VLAN == 0 {
 		return nil
 	}
-	links, err := netlink.LinkList()
+	links, err := netdev.Dump(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}
@@ -49,7 +51,7 @@ func (s Switch) checkVLAN(port netlink.Link) error {
 // made is taken with what it has, and given back.
 func ensureVLAN(port netlink.Link, vlan, mtu int) (netlink.Link, error) {
 	name := Switch{Port: port.Attrs().Name, VLAN: vlan}.uplink()
-	link, err := findLink(name)
+	link, err := netdev.FindLink(name)
 	if err != nil {
 		return nil, err
 	}
