@@ -135,6 +135,9 @@ func (f facts) verdict(r Record) Verdict {
 		return refuse("%s has no static %s address", r.Interface, fam)
 	}
 	v := Verdict{Record: r, State: Applied, link: l.Index}
+	if i := slices.IndexFunc(f.cluster, r.Dst.Overlaps); i >= 0 {
+		v.Message = fmt.Sprintf("%s in it stays the cluster's", f.cluster[i])
+	}
 	for _, o := range f.foreign {
 		if o.Dst != r.Dst {
 			continue

@@ -64,7 +64,7 @@ func TestJudge(t *testing.T) {
 		{"next hop elsewhere", []Record{{Route: route("eth1", "192.168.60.0/24", "192.168.50.1", 100)}}, Refused, "next hop 192.168.50.1 is not on the link: eth1 has 192.168.20.10/24"},
 		{"next hop is the node", []Record{{Route: route("eth1", "192.168.60.0/24", "192.168.20.10", 100)}}, Refused, "own address"},
 		{"a pod range", []Record{{Route: route("eth1", "10.244.4.0/22", "192.168.20.1", 100)}}, Refused, "in the cluster's own range 10.244.0.0/16"},
-		{"around a pod range", []Record{{Route: route("eth1", "10.0.0.0/8", "192.168.20.1", 100)}}, Applied, ""},
+		{"around a pod range", []Record{{Route: route("eth1", "10.0.0.0/8", "192.168.20.1", 100)}}, Applied, "10.244.0.0/16 in it stays the cluster's"},
 		{"down", []Record{{Route: route("eth2", "192.168.60.0/24", "10.9.0.9", 100)}}, Waiting, "eth2 is down"},
 		{"no address of the family", []Record{{Route: route("eth2", "fd00:60::/64", "", 100)}}, Waiting, "eth2 is down"},
 		{"somebody's route", []Record{{Route: route("eth1", "10.77.0.0/16", "192.168.20.1", 100)}}, Refused, "is there already, set by another program"},
