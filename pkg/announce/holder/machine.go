@@ -35,6 +35,9 @@ const (
 	// manners is how long a peer whose kernel answers again may take to say so by
 	// its beats: its agent, if it lives, is asked along with its kernel.
 	manners = 20 * time.Millisecond
+	// asking is how long a takeover waits for its probe's result: on a machine that
+	// is short of everything a socket may take seconds to open.
+	asking = 4 * heartbeat.Interval
 	// conflictRetry is how often an address that a stranger uses is tried again.
 	conflictRetry = 2 * time.Second
 )

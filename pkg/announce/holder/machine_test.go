@@ -107,3 +107,22 @@ func TestShortLife(t *testing.T) {
 		}
 	}
 }
+
+// TestAsking: a takeover doesn't wait for ever for its probe, if a node had the
+// address before: one that nobody had may be a stranger's.
+func TestAsking(t *testing.T) {
+	for name, held := range map[string][]heartbeat.Held{"a node had it": {{Addr: vip, Epoch: 1}}, "nobody had it": nil} {
+		now, k := time.Now(), &fakeKernel{}
+		m := New("a", time.Minute, k, nil, now)
+		_, _ = m.Step(peers(now, nil, held...))
+		for _, after := range []time.Duration{0, asking / 2, asking} {
+			s := peers(now.Add(time.Second+after), nil)
+			s.View.Peers["b"] = heartbeat.Peer{Name: "b", Node: heartbeat.Dead}
+			_, _ = m.Step(s)
+			want := held != nil && after == asking
+			if got := m.records[vip].phase == Claiming; got != want {
+				t.Errorf("%s, %v after it was asked for: taken %v, want %v", name, after, got, want)
+			}
+		}
+	}
+}

@@ -269,6 +269,8 @@ func (t *step) probe(why string) error {
 		return nil
 	case now.Sub(r.probed) < time.Second:
 		return t.take(why)
+	case r.phase == Probing && r.seen > 0 && now.Sub(r.since) >= asking:
+		return t.take(why) // a node had it, no stranger
 	}
 	return t.ask()
 }
@@ -278,6 +280,9 @@ func (t *step) ask() error {
 	if (t.r.phase != Probing || lost) && t.s.Now.Sub(t.r.foreign) >= conflictRetry {
 		t.r.phase, t.r.since, t.r.link = Probing, t.s.Now, t.w.Link
 		t.kernel.Probe(t.r.addr, t.w.Link)
+	}
+	if due := t.r.since.Add(asking); t.r.phase == Probing && due.After(t.s.Now) {
+		t.wake(due)
 	}
 	return nil
 }
