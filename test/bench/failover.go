@@ -47,7 +47,7 @@ const failoverColumns = "  %-48s %5s %9s %9s %6s %6s   %-10s %-8s %s\n"
 
 // measureFailover measures for how long requests are lost, by fault: with three
 // nodes, in an outage of the source of objects, with two nodes, with one, or only
-// what $NODES names of that (3,api,2,1). It prints a row for each and returns no
+// what $NODES names of that (3,api,2,1) and $FAULTS of the faults. It prints a row for each and returns no
 // figures: the peer was measured elsewhere.
 func measureFailover(l *lab) []figure {
 	runs := defaultRuns
@@ -81,6 +81,9 @@ func measureFailover(l *lab) []figure {
 // tryFaults tries all faults that so many nodes can have.
 func tryFaults(cluster *failover.Lab, nodes, runs int) {
 	for _, f := range failover.Faults() {
+		if some := os.Getenv("FAULTS"); some != "" && !slices.Contains(strings.Split(some, ","), f.Name) {
+			continue
+		}
 		if nodes == 1 && (f.Peers || f.Name == "drained" || f.Name == "SIGTERM") || nodes == 2 && f.Stays {
 			continue
 		}
