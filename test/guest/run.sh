@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 export CGO_ENABLED=0
 dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
+trap 'jobs -p | xargs -r kill 2>/dev/null; wait; rm -rf "$dir"' EXIT
 trap 'exit 130' INT TERM
 
 go build -o "$dir/guest" ./test/guest
@@ -14,14 +14,20 @@ for package in pkg/datapath pkg/datapath/progtest pkg/datapath/load pkg/datapath
 	pkg/netdev/switches pkg/netdev/nic; do
 	go test -c -o "$dir/${package//\//-}.test" ./$package
 done
+# All at once: the tests of one keep one processor busy.
 failed=0
+guests=()
 for series in ${KERNELS:-6.1 6.12}; do
-	"$dir/guest" -timeout 420s "$series" test/guest/tests.sh "$dir" || failed=1
+	"$dir/guest" -timeout 600s "$series" test/guest/tests.sh "$dir" >"$dir/said-$series" 2>&1 &
+	guests+=("$series $!")
 done
-
 mkdir "$dir/bin"
 go build -o "$dir/bin/" ./cmd/patchbay ./cmd/patchbayd ./test/site/runtime
 go test -c -o "$dir/failover.test" ./test/failover
+for guest in "${guests[@]}"; do
+	wait "${guest#* }" || failed=1
+	cat "$dir/said-${guest% *}"
+done
 for name in patchbay-vswitch patchbay-ipam; do ln -s patchbay "$dir/bin/$name"; done
 for name in patchbay-controller patchbayctl; do ln -s patchbayd "$dir/bin/$name"; done
 PATCHBAY_GUEST=1 PATCHBAY_BIN="$dir/bin" "$dir/guest" -timeout 400s -memory 4096 6.12 \
