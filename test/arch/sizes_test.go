@@ -106,6 +106,16 @@ func TestGoSizes(t *testing.T) {
 	}
 }
 
+// larger are the packages that may be larger than others, and why.
+func larger() map[string]string {
+	return map[string]string{
+		"pkg/api/v1alpha1":           "one version of an API group is one package",
+		"pkg/kube":                   "the one importer of client-go: what it gave away would import it, too",
+		"test/cluster/cmd/pbcluster": "one command's verbs",
+		"test/cluster/internal/lab":  "one cluster's machinery: nodes, certificates, components",
+	}
+}
+
 func TestPackageSizes(t *testing.T) {
 	files, lines := map[string]int{}, map[string]int{}
 	for _, s := range sources(t, ".go") {
@@ -117,8 +127,8 @@ func TestPackageSizes(t *testing.T) {
 		lines[dir] += s.lines()
 	}
 	for dir := range files {
-		if files[dir] > maxPackageFiles && lines[dir] > maxPackageLines {
-			t.Errorf("%s: %d files with %d lines: give a part away", dir, files[dir], lines[dir])
+		if larger()[dir] == "" && (files[dir] > maxPackageFiles || lines[dir] > maxPackageLines) {
+			t.Errorf("%s: %d files with %d lines, at most %d with %d: give a part away", dir, files[dir], lines[dir], maxPackageFiles, maxPackageLines)
 		}
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -78,26 +77,10 @@ func run(ctx context.Context, e env, name string, args []string) int {
 		return exitError // the output said why
 	}
 	fmt.Fprintf(e.stderr, "%s: %v\n", root.Name(), err)
-	if text := hint(err); text != "" {
+	if text := output.Hint(err); text != "" {
 		fmt.Fprintln(e.stderr, text)
 	}
 	return exitError
-}
-
-// hint is what to do about an agent that isn't reached; empty: the error says all.
-func hint(err error) string {
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return "Only root may do this: run it with sudo."
-	case errors.Is(err, agentapi.ErrStranger):
-		return "Something else than Patchbay's agent listens there; --socket names another place."
-	case !errors.Is(err, agentapi.ErrUnavailable):
-		return ""
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.EAGAIN):
-		return "The agent is there and too busy to answer, or stuck: 'patchbayctl bundle' keeps what is known."
-	}
-	return "No agent runs on this node, or --socket names another place. Its log tells why it ended; what it has put in\n" +
-		"force goes on. trace, capture, doctor, bundle, routes and switches work without it, --server asks Kubernetes."
 }
 
 // program returns the name to show in help: kubectl calls plugins by theirs.

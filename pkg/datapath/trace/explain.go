@@ -144,6 +144,7 @@ func flowText(f objects.MapFlow) string {
 		{objects.MapFlowFlagsFLOW_ANSWERED, "answered"},
 		{objects.MapFlowFlagsFLOW_FIN, "one side has said FIN"},
 		{objects.MapFlowFlagsFLOW_CLOSING, "closing"},
+		{objects.MapFlowFlagsFLOW_APART, "only for packets of the node that sent its first one"},
 	} {
 		if f.Flags&uint8(flag.bit) != 0 {
 			text += ", " + flag.text

@@ -86,6 +86,7 @@ func ReasonText(reason string) string {
 		"source-range":    "the client is in none of the Service's source ranges",
 		"nodeport-nic":    "node ports are closed on this NIC",
 		"fragment":        "a later fragment for a Service, whose first one wasn't seen",
+		"flow-rate":       "more flows begin at once than one processor makes in that time",
 		"flows-full":      "there is no room for a new flow",
 		"port-clash":      "no tuple is free for the answers to this client's port",
 		"no-route":        "no way is known to the backend or pod",

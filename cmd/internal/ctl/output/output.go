@@ -11,8 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -152,4 +155,20 @@ func Age(now, t time.Time) string {
 		return strconv.Itoa(int(d.Hours())) + "h"
 	}
 	return strconv.Itoa(int(d.Hours()/24)) + "d"
+}
+
+// Hint is what to do about an agent that isn't reached; empty: the error says all.
+func Hint(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return "Only root may do this: run it with sudo."
+	case errors.Is(err, agentapi.ErrStranger):
+		return "Something else than Patchbay's agent listens there; --socket names another place."
+	case !errors.Is(err, agentapi.ErrUnavailable):
+		return ""
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.EAGAIN):
+		return "The agent is there and too busy to answer, or stuck: 'patchbayctl bundle' keeps what is known."
+	}
+	return "No agent runs on this node, or --socket names another place. Its log tells why it ended; what it has put in\n" +
+		"force goes on. trace, capture, doctor, bundle, routes and switches work without it, --server asks Kubernetes."
 }
