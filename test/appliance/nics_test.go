@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -66,6 +65,7 @@ func TestNICsAreFollowed(t *testing.T) {
 		a.awaitNIC(t, n, "at the start", "eth0", func(nic *agentapi.NIC) bool {
 			return nic.Role == "internal" && nic.Carrier && programs(nic) && strings.Contains(fmt.Sprint(nic.Addrs), n.Internal.String())
 		})
+		a.declaredNIC(t, n, plant, external)
 		netlab.Wire(t, n.Net, "eth2", plant, "eth0")
 		a.awaitNIC(t, n, "a new NIC", "eth2", ignored)
 		n.Net.Addr(t, "eth2", "10.99.0.10/24")
@@ -93,14 +93,52 @@ func TestNICsAreFollowed(t *testing.T) {
 	})
 }
 
-// A modem has no MAC address: packets of nodes and pods leave by it with its
-// address all the same, where the default route says so.
+// declaredNIC declares a NIC that isn't there: that is told for as long as it isn't.
+func (a *Appliance) declaredNIC(t *testing.T, n *site.Node, at *netlab.Namespace, is func(*agentapi.NIC) bool) {
+	t.Helper()
+	path := n.Path("/etc/patchbay/config.yaml")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.write(path, strings.Replace(string(text), "nics: [", "nics: [{name: cameras, role: external}, ", 1))
+	a.configure(t, n, "")
+	const missing = "no interface with name cameras for role external"
+	told := func(want bool) {
+		t.Helper()
+		netlab.WaitFor(t, 10*time.Second, fmt.Sprintf("the word that it is missing: %t", want), func() error {
+			if got, err := a.Ctl(n.Node, "status", "-o", "json"); err != nil || strings.Contains(got, missing) != want {
+				return fmt.Errorf("%w: %s", err, got)
+			}
+			return nil
+		})
+	}
+	told(true)
+	netlab.Wire(t, n.Net, "cameras", at, "eth9")
+	a.awaitNIC(t, n, "when it appears", "cameras", is)
+	told(false)
+}
+
+// A modem has no MAC address: nodes and pods reach the Internet by it with its
+// address all the same, where the default route says so, while what comes in by
+// other ways is answered by those.
 func TestModemAsUplink(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
 		a := raise(t)
+		a.serveAll(t)
+		web, _ := a.shop(t)
 		n := a.Nodes[0]
-		pod := n.StartPod("web-0", "sleep", "infinity")
-		modem := openTun(t, n.Net, "wwan0")
+		carrier := netlab.New(t) // what the modem dials into
+		Serve(t, carrier, "carrier")
+		for _, address := range []string{InternetHost + "/32", InternetHost6 + "/128"} {
+			carrier.Addr(t, "lo", address)
+		}
+		modem, mast := openTun(t, n.Net, "wwan0"), openTun(t, carrier, "air")
+		carry(modem, mast)
+		carry(mast, modem)
+		carrier.Up(t, "air")
+		carrier.Route(t, "100.64.0.0/16", netip.Addr{}, "air")
+		carrier.Route(t, "2001:db8:64::/64", netip.Addr{}, "air")
 		n.Net.Exec(t, "ip", "addr", "add", "100.64.0.9/32", "dev", "wwan0")
 		n.Net.Exec(t, "ip", "-6", "addr", "add", "2001:db8:64::9/64", "dev", "wwan0", "nodad")
 		n.Net.Up(t, "wwan0")
@@ -109,57 +147,40 @@ func TestModemAsUplink(t *testing.T) {
 		a.awaitNIC(t, n, "a modem", "wwan0", func(nic *agentapi.NIC) bool {
 			return nic.Role == "ignored" && len(nic.Programs) == 0 && strings.Contains(nic.Reason, "no MAC address")
 		})
-		for _, want := range []struct{ to, from string }{{InternetHost, "100.64.0.9"}, {InternetHost6, "2001:db8:64::9"}} {
-			for what, ns := range map[string]*netlab.Namespace{"pod": pod.Net(), "node": n.Net} {
-				done := make(chan struct{})
-				go func() {
-					defer close(done)
-					_ = ns.Do(func() error {
-						conn, err := net.DialTimeout("tcp", net.JoinHostPort(want.to, "80"), 2*time.Second) // asks twice
-						if err == nil {
-							conn.Close()
-						}
-						return err
-					})
-				}()
-				err := awaitSource(modem, want.to, want.from)
-				<-done
-				if err != nil {
-					t.Log(n.Net.Exec(t, "sh", "-c", "ip -6 route; ip -6 addr show wwan0; ip -6 route get "+InternetHost6), a.mustCtl(t, n.Node, "drops"))
-					t.Errorf("%s to %s: %v", what, want.to, err)
-				}
-			}
+		ways := a.Watch()
+		for _, p := range []probe{
+			{"pod to the Internet", web[0].Net(), InternetHost, "carrier", "100.64.0.9", ""},
+			{"the same, IPv6", web[0].Net(), InternetHost6, "carrier", "2001:db8:64::9", ""},
+			{"node to the Internet", n.Net, InternetHost, "carrier", "100.64.0.9", ""},
+			{"the same, IPv6", n.Net, InternetHost6, "carrier", "2001:db8:64::9", ""},
+			{"pod to a machine outside", web[0].Net(), OutsideHost, "outside", n.External.String(), "port3"},
+			{"the same, IPv6", web[0].Net(), OutsideHost6, "outside", n.External6.String(), "port3"},
+			{"outside to the LoadBalancer address", a.Outside, "192.168.50.210", "web-", OutsideHost, "port3"},
+			{"the same, IPv6", a.Outside, "fd00:50::210", "web-", OutsideHost6, "port3"},
+			{"camera behind the gateway to it", a.Camera, "192.168.50.210", "web-", CameraHost, "port3"},
+			{"the same, IPv6", a.Camera, "fd00:50::210", "web-", CameraHost6, "port3"},
+			{"pod to the other node's pod", web[0].Net(), web[1].Addr.String(), "web-1", web[0].Addr.String(), ""},
+		} {
+			p.check(t, ways)
 		}
+		carrier.Route(t, "10.244.0.0/16", netip.Addr{}, "air") // whoever the carrier lets in
+		carrier.Route(t, "fd00:10:244::/48", netip.Addr{}, "air")
+		probe{"the carrier to a pod", carrier, web[0].Addr.String(), "", "", ""}.check(t, ways)
+		probe{"the same, IPv6", carrier, web[0].Addr6.String(), "", "", ""}.check(t, ways)
 	})
 }
 
-// awaitSource reads packets until one goes to an address, from another.
-func awaitSource(modem *os.File, to, from string) error {
-	dst, src := netip.MustParseAddr(to), netip.MustParseAddr(from)
-	if err := modem.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
-		return err
-	}
-	last := errors.New("nothing left by the modem")
-	for packet := make([]byte, 2048); ; {
-		length, err := modem.Read(packet)
-		if err != nil {
-			return errors.Join(last, err)
+// carry takes packets from one tun to another, until the test closes one.
+func carry(from, to *os.File) {
+	go func() {
+		for packet := make([]byte, 1<<16); ; {
+			length, err := from.Read(packet)
+			if err != nil {
+				return
+			}
+			_, _ = to.Write(packet[:length]) // what the other end can't take is lost
 		}
-		var source, target netip.Addr
-		switch {
-		case length >= 20 && packet[0]>>4 == 4:
-			source, target = netip.AddrFrom4([4]byte(packet[12:16])), netip.AddrFrom4([4]byte(packet[16:20]))
-		case length >= 40 && packet[0]>>4 == 6:
-			source, target = netip.AddrFrom16([16]byte(packet[8:24])), netip.AddrFrom16([16]byte(packet[24:40]))
-		}
-		if target != dst {
-			continue
-		}
-		if source == src {
-			return nil
-		}
-		last = fmt.Errorf("it left with %s", source)
-	}
+	}()
 }
 
 // openTun makes a device of layer 3 in a namespace and returns its other end.

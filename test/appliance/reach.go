@@ -81,11 +81,14 @@ type Answer struct {
 	// with a space between; Back those that the first answer passed.
 	Ports, Back string
 	Err         error
+
+	client uint16 // its port
 }
 
 // Try connects from a namespace to an address and port.
 func (w *Ways) Try(from *netlab.Namespace, to netip.AddrPort) (a Answer) {
 	source := w.next.Add(1)
+	a.client = uint16(source)
 	var conn net.Conn
 	a.Err = from.Do(func() (err error) {
 		dialer := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{Port: int(source)}}
@@ -100,7 +103,7 @@ func (w *Ways) Try(from *netlab.Namespace, to netip.AddrPort) (a Answer) {
 		a.Err = err
 		a.Name, a.Seen, _ = strings.Cut(strings.TrimSpace(string(line[:n])), " ")
 	}
-	a.Ports, a.Back = w.passed(uint16(source), 0, 0x02), w.passed(uint16(source), 2, 0x12)
+	a.Ports, a.Back = w.passed(a.client, 0, 0x02), w.passed(a.client, 2, 0x12)
 	return a
 }
 

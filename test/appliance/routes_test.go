@@ -37,6 +37,10 @@ func TestRoutes(t *testing.T) {
 		}
 
 		t.Run("refused", func(t *testing.T) { a.refusals(t) })
+		t.Run("refused as objects", func(t *testing.T) { a.badObjects(t) })
+		t.Run("reference", func(t *testing.T) { a.reference(t) })
+		t.Run("IPv6", func(t *testing.T) { a.six(t, ways) })
+		t.Run("without agent", func(t *testing.T) { a.withoutAgent(t, na) })
 		a.mustCtl(t, na.Node, "routes", "add", "eth1", CameraNet, "--next-hop", GatewayHost, "--metric", "100")
 		camera("by hand, on one node")
 		a.wantFates(t, "Applied", "node-a", "node-b")

@@ -3,6 +3,7 @@
 package appliance
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,15 +16,13 @@ import (
 // where no agent runs.
 func TestSwitchesByHand(t *testing.T) {
 	netlab.Isolate(t, func(t *testing.T) {
-		bin := t.TempDir()
-		site.Build(t, bin)
 		device, cameras := netlab.StartNode(t, "device"), netlab.New(t)
 		netlab.Wire(t, device.Net, "port3", cameras, "eth0")
 		device.Net.Addr(t, "port3", "192.168.50.1/24")
 		device.Exec(t, "ip", "link", "add", "br9", "type", "bridge")
 		before := device.Exec(t, "ip", "-br", "-4", "addr", "show", "dev", "port3")
 		ctl := func(args ...string) (string, error) {
-			out, err := device.Command(filepath.Join(bin, "patchbayctl"), args...).CombinedOutput()
+			out, err := device.Command(filepath.Join(os.Getenv(site.BinEnv), "patchbayctl"), args...).CombinedOutput()
 			return string(out), err
 		}
 		for _, step := range []struct {

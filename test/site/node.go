@@ -113,6 +113,7 @@ status:
 // attachment is a leg or a pod's interface, as a runtime names it.
 type attachment struct {
 	conf, container, netns, ifName string // paths are inside the node
+	ports                          string // host ports, as JSON
 }
 
 func (a attachment) args(verb string) []string {
@@ -123,7 +124,7 @@ func (a attachment) args(verb string) []string {
 // which there must be one of IPv4.
 func (s *Site) attach(node *netlab.Node, a attachment) (v4, v6 netip.Addr) {
 	s.tb.Helper()
-	cmd := node.Command(s.Program("runtime"), a.args("add")...)
+	cmd := node.Command("env", append([]string{"PORT_MAPPINGS=" + a.ports, s.Program("runtime")}, a.args("add")...)...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -158,6 +159,8 @@ type Pod struct {
 	Addr netip.Addr
 	// Addr6 is its address of IPv6, where the site has it.
 	Addr6 netip.Addr
+	// Ports are its host ports, as CNI's capability portMappings has them.
+	Ports string
 
 	process *netlab.Process
 }
@@ -165,7 +168,13 @@ type Pod struct {
 // StartPod adds a pod to the node's network and starts a program in it.
 func (n *Node) StartPod(name string, args ...string) *Pod {
 	n.site.tb.Helper()
-	p := &Pod{Name: name, Node: n}
+	return n.StartPodWithPorts(name, "", args...)
+}
+
+// StartPodWithPorts is StartPod for a pod that has ports of the node.
+func (n *Node) StartPodWithPorts(name, ports string, args ...string) *Pod {
+	n.site.tb.Helper()
+	p := &Pod{Name: name, Node: n, Ports: ports}
 	n.Exec(n.site.tb, "sh", "-c", `ip netns add "$0" && ip -n "$0" link set lo up`, name)
 	p.Addr, p.Addr6 = n.site.attach(n.Node, p.attachment())
 	p.process = n.Start(n.site.tb, netlab.Spec{
@@ -178,7 +187,7 @@ func (n *Node) StartPod(name string, args ...string) *Pod {
 func (p *Pod) netns() string { return "/run/netns/" + p.Name }
 
 func (p *Pod) attachment() attachment {
-	return attachment{conf: podConf, container: p.Name, netns: p.netns(), ifName: "eth0"}
+	return attachment{conf: podConf, container: p.Name, netns: p.netns(), ifName: "eth0", ports: p.Ports}
 }
 
 // Net is the pod's network namespace.

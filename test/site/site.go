@@ -76,6 +76,11 @@ func (s *Site) write(path, text string) {
 // Declare writes objects, as YAML documents, to a file of the folder.
 func (s *Site) Declare(name, yaml string) { s.write(filepath.Join(s.objects(), name+".yaml"), yaml) }
 
+// Undeclare takes a file of the folder away.
+func (s *Site) Undeclare(name string) {
+	s.must(os.Remove(filepath.Join(s.objects(), name+".yaml")), "undeclare "+name)
+}
+
 // installCNI puts the plugins where the node's runtime looks for them.
 func (s *Site) installCNI(node *netlab.Node) {
 	node.Exec(s.tb, s.Program("patchbayd"), "install-cni", "--dir", "/opt/cni/bin")

@@ -25,6 +25,8 @@ import (
 const (
 	binDir   = "/opt/cni/bin"
 	cacheDir = "/var/lib/cni"
+	// portsEnv has the pod's host ports, as the capability portMappings has them.
+	portsEnv = "PORT_MAPPINGS"
 )
 
 func main() {
@@ -79,6 +81,9 @@ func call(verb, conf string, rt *libcni.RuntimeConf) (any, error) {
 	list, err := libcni.ConfListFromFile(conf)
 	if err != nil {
 		return nil, err
+	}
+	if text := os.Getenv(portsEnv); text != "" {
+		rt.CapabilityArgs = map[string]any{"portMappings": json.RawMessage(text)}
 	}
 	cni, ctx := library(), context.Background()
 	switch verb {
