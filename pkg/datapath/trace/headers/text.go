@@ -56,7 +56,7 @@ func (h Header) String() string {
 // messages names the types of ICMP that a network tells of, by protocol and type.
 func messages() map[uint16]string {
 	return map[uint16]string{
-		1<<8 | 0: "echo reply", 1<<8 | 3: "unreachable", 1<<8 | 8: "echo request", 1<<8 | 11: "time exceeded",
+		1 << 8: "echo reply", 1<<8 | 3: "unreachable", 1<<8 | 8: "echo request", 1<<8 | 11: "time exceeded",
 		58<<8 | 1: "unreachable", 58<<8 | 2: "packet too big", 58<<8 | 3: "time exceeded", 58<<8 | 128: "echo request", 58<<8 | 129: "echo reply",
 		58<<8 | 133: "router solicitation", 58<<8 | 134: "router advertisement", 58<<8 | 135: "neighbour solicitation", 58<<8 | 136: "neighbour advertisement",
 	}

@@ -30,6 +30,7 @@ type Options struct {
 	Config string // the agent's configuration; empty: its usual place
 	Agent  agentapi.Client
 	Now    time.Time
+	Size   int64 // of all files together, unpacked, at most; 0: 64 MiB
 }
 
 // collector writes one bundle.
@@ -38,11 +39,15 @@ type collector struct {
 	config  config.Config
 	secrets redactor
 	tar     *tar.Writer
+	size    int64 // so far
 	failed  []string
 }
 
 // longestFile bounds one file; of logs, the end is kept.
 const longestFile = 4 << 20
+
+// largestBundle bounds all files together.
+const largestBundle = 64 << 20
 
 // Write writes the bundle. What can't be had is named in errors.txt inside, and
 // is no error.
@@ -57,7 +62,7 @@ func Write(ctx context.Context, o Options, w io.Writer) error {
 			return fmt.Errorf("write bundle: %w", err)
 		}
 	}
-	err := c.add("errors.txt", []byte(strings.Join(c.failed, "\n")+"\n"))
+	err := c.add(errorsFile, []byte(strings.Join(c.failed, "\n")+"\n"))
 	if err := errors.Join(err, c.tar.Close(), z.Close()); err != nil {
 		return fmt.Errorf("write bundle: %w", err)
 	}
@@ -98,12 +103,20 @@ func (c *collector) readConfig() {
 	}
 }
 
+// errorsFile names what could not be had. It is written last, and always.
+const errorsFile = "errors.txt"
+
 // add writes a file, without secrets.
 func (c *collector) add(name string, text []byte) error {
 	if len(text) > longestFile {
 		text = append([]byte("… the end of it:\n"), text[len(text)-longestFile:]...)
 	}
 	text = c.secrets.text(text)
+	if limit := cmp.Or(c.Size, largestBundle); name != errorsFile && c.size+int64(len(text)) > limit {
+		c.miss(name, fmt.Errorf("left out: %d bytes are more than there is room for", len(text)))
+		return nil
+	}
+	c.size += int64(len(text))
 	header := &tar.Header{Name: "patchbay-bundle/" + name, Mode: 0o600, Size: int64(len(text)), ModTime: c.Now, Typeflag: tar.TypeReg}
 	if err := c.tar.WriteHeader(header); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -95,6 +96,35 @@ func TestNoSecrets(t *testing.T) {
 	}
 	if !strings.Contains(files["patchbay-bundle/errors.txt"], "agent/info.json: ") {
 		t.Errorf("errors: %s", files["patchbay-bundle/errors.txt"])
+	}
+}
+
+// However much there is, a bundle stays below its bound, and names what it lacks.
+func TestSize(t *testing.T) {
+	netlab.Require(t)
+	root := t.TempDir()
+	dir := filepath.Join(root, "/var/log/pods/patchbay-system_patchbayd-x/agent")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 8 {
+		if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(i)+".log"), bytes.Repeat([]byte("a line of the log\n"), 20_000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out bytes.Buffer
+	const limit = 1 << 20
+	if err := Write(t.Context(), Options{Root: root, Agent: agentapi.Client{Path: filepath.Join(root, "none")}, Now: time.Unix(1, 0), Size: limit}, &out); err != nil {
+		t.Fatal(err)
+	}
+	files, size := unpack(t, out.Bytes()), 0
+	for name, text := range files {
+		if name != "patchbay-bundle/errors.txt" {
+			size += len(text)
+		}
+	}
+	if said := files["patchbay-bundle/errors.txt"]; size > limit || !strings.Contains(said, "7.log: left out") {
+		t.Errorf("%d bytes, at most %d wanted; errors: %s", size, limit, said)
 	}
 }
 
