@@ -172,7 +172,7 @@ func (w *Wire) read(conn *net.UDPConn, link int, to netip.Addr) {
 		case err != nil && !w.has(func(p *port) bool { return p.conn == conn }):
 			return
 		case err != nil:
-			time.Sleep(pause)
+			time.Sleep(pause) //nolint:forbidigo // no condition tells when the socket works again
 		default:
 			w.hear.Receive(link, from, to, b[:n])
 		}
@@ -250,7 +250,7 @@ func (w *Wire) readRaw(conn *packet.Conn, link, protocol int) {
 		case err != nil && !w.has(func(p *port) bool { return p.raw[protocol] == conn }):
 			return
 		case err != nil:
-			time.Sleep(pause)
+			time.Sleep(pause) //nolint:forbidigo // no condition tells when the socket works again
 		default:
 			if addr, mac, ok := answerer(b[:n]); ok {
 				w.hear.Answered(link, addr, mac)

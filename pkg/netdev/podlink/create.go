@@ -90,7 +90,7 @@ func (l Link) add() error {
 		return err
 	}
 	// The name in the pod may be one's that is still being removed.
-	for deadline := time.Now().Add(takenTimeout); errors.Is(err, veth.ErrExists); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(takenTimeout); errors.Is(err, veth.ErrExists); time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // the kernel tells nobody when a name is free
 		if err = veth.Create(pair); time.Now().After(deadline) {
 			break
 		}
@@ -194,7 +194,7 @@ func writeSysctl(path, value string) error {
 // end has a carrier; what is sent before is lost. From 6.8 on it notices when
 // asked for the link. A kernel that is later than that isn't waited for.
 func awaitCarrier(node *rtnl.Conn, index int) error {
-	for deadline := time.Now().Add(carrierTimeout); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(carrierTimeout); ; time.Sleep(time.Millisecond) { //nolint:forbidigo // shorter than a subscription takes to make
 		up, err := node.OperUp(index)
 		if err != nil {
 			return fmt.Errorf("find the node's end: %w", err)

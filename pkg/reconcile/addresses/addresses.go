@@ -293,6 +293,6 @@ const leaveTime = 2 * time.Second
 func (a *Addresses) Leave() {
 	a.Keeper.SetLeaving(true)
 	for end := time.Now().Add(leaveTime); a.Keeper.Busy() && time.Now().Before(end); {
-		time.Sleep(heartbeat.Interval / 10)
+		time.Sleep(heartbeat.Interval / 10) //nolint:forbidigo // the process ends: nobody is left to wake it
 	}
 }
