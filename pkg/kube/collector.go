@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/patchbay-net/patchbay/pkg/kube/trim"
 	"github.com/patchbay-net/patchbay/pkg/source"
 )
 
@@ -39,7 +40,7 @@ var _ cache.TransformingStore = (*collector)(nil)
 func (c *collector) Transformer() cache.TransformFunc {
 	return func(obj any) (any, error) {
 		if o, ok := obj.(source.Object); ok {
-			trim(o)
+			trim.Object(o)
 		}
 		return obj, nil
 	}
@@ -112,7 +113,7 @@ func (c *collector) keys() []source.Key {
 
 // upsert emits an object that is new or differs in more than its version.
 func (c *collector) upsert(obj source.Object) {
-	trim(obj)
+	trim.Object(obj)
 	key := source.KeyOf(obj)
 	if err := source.Check(obj, nil); err != nil {
 		if c.problems[key] != err.Error() {

@@ -24,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 
+	"github.com/patchbay-net/patchbay/pkg/kube/codec"
 	"github.com/patchbay-net/patchbay/pkg/source"
 )
 
@@ -77,7 +78,7 @@ func New(opts Options) (*Client, error) {
 	config.DisableCompression = true
 	config.Dial = (&net.Dialer{Timeout: 3 * time.Second, KeepAlive: 15 * time.Second}).DialContext
 	config.WrapTransport = func(base http.RoundTripper) http.RoundTripper { return list.over(base) }
-	clients, err := restClients(config)
+	clients, err := codec.Clients(config)
 	if err != nil {
 		return nil, fmt.Errorf("make API client: %w", err)
 	}

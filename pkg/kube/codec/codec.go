@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kube
+// Package codec makes the REST clients of the API groups that Patchbay speaks to,
+// with the types of those alone.
+package codec
 
 import (
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -45,10 +47,10 @@ func groups() []schema.GroupVersion {
 	}
 }
 
-// restClients returns a client per API group, over one transport. Kubernetes'
+// Clients returns a client per API group, over one transport. Kubernetes'
 // own objects come as protobuf; custom ones only exist as JSON. What we send is
 // little, and JSON.
-func restClients(config *rest.Config) (map[schema.GroupVersion]*rest.RESTClient, error) {
+func Clients(config *rest.Config) (map[schema.GroupVersion]*rest.RESTClient, error) {
 	scheme, err := newScheme()
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kube
+// Package trim makes objects smaller as they come from the API.
+package trim
 
 import (
 	"slices"
@@ -13,9 +14,9 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/source"
 )
 
-// trim takes from an object what nobody here reads: on a node with many pods
+// Object takes from an object what nobody here reads: on a node with many pods
 // that is most of it.
-func trim(obj source.Object) {
+func Object(obj source.Object) {
 	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
 	obj.SetManagedFields(nil)
 	if annotations := obj.GetAnnotations(); annotations != nil {
