@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -29,6 +31,7 @@ import (
 	"github.com/patchbay-net/patchbay/pkg/netdev/watch"
 	"github.com/patchbay-net/patchbay/pkg/reconcile"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/leasing"
+	"github.com/patchbay-net/patchbay/pkg/service"
 )
 
 // runNode is the agent of a node. All that it has put in force stays when it
@@ -69,7 +72,7 @@ func runNode(ctx context.Context, cfg config.Config, log *slog.Logger) (err erro
 	searches.Wake, searches.Conflict = func() { r.Wake(search.PartName) }, counters.Conflict
 	health := func() monitor.Health { return healthOf(r, counters) }
 	checks := monitor.NewChecks(func() bool { return health().Healthy() }, log)
-	r.OnServices, r.Meter = checks.Set, counters
+	r.OnServices, r.Meter = afterFirst(checks.Set), counters
 	listener, err := agentapi.Listen(cfg.Paths.AgentSocket())
 	if err != nil {
 		return err
@@ -119,6 +122,20 @@ func newCounters(r *reconcile.Reconciler, pods *leasing.Table, dp *datapath.Data
 	counters.Watch(pods.Blocks)
 	counters.WatchFlows(dp.Flows, dp.FlowsWithoutRoom)
 	return counters
+}
+
+// readFor is how long after the Services were first computed what the start took
+// is of no more use.
+const readFor = 3 * time.Second
+
+// afterFirst gives the system back what reading all objects took, once, which is
+// as much again as the objects take.
+func afterFirst(set func([]service.HealthCheck)) func([]service.HealthCheck) {
+	var first sync.Once
+	return func(checks []service.HealthCheck) {
+		first.Do(func() { time.AfterFunc(readFor, debug.FreeOSMemory) })
+		set(checks)
+	}
 }
 
 // healthOf is what the node's health checks say.
