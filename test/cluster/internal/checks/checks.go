@@ -72,6 +72,7 @@ func (s *site) all(ctx context.Context, list []check) error {
 			start := time.Now()
 			if err := c.run(ctx); err != nil {
 				results[i] = fmt.Errorf("checks: %s: %w", c.name, err)
+				s.say("FAIL, %.1f s: %s: %v", time.Since(start).Seconds(), c.name, err)
 				return
 			}
 			s.say("ok, %.1f s: %s", time.Since(start).Seconds(), c.name)

@@ -6,16 +6,18 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/patchbay-net/patchbay/test/cluster/internal/lab"
 )
 
 // ports are asked for from both networks: node ports are open on internal NICs,
 // or where the Service says; host ports on internal ones.
 func (s *site) ports(ctx context.Context) error {
-	node := s.lab.Machines[1]
 	type want struct{ internal, external bool }
-	asked := func(port uint16, want want) error {
+	asked := func(node lab.Machine, port uint16, want want) error {
 		for _, side := range []struct {
 			addr netip.Addr
 			open bool
@@ -29,7 +31,14 @@ func (s *site) ports(ctx context.Context) error {
 		return nil
 	}
 	const nodePort, hostPort = 30080, 8088
-	if err := s.await(ctx, 10*time.Second, func() error { return asked(hostPort, want{internal: true}) }); err != nil {
+	err := s.await(ctx, 20*time.Second, func() error {
+		node, err := s.host(ctx)
+		if err != nil {
+			return err
+		}
+		return asked(node, hostPort, want{internal: true})
+	})
+	if err != nil {
 		return err
 	}
 	for _, step := range []struct {
@@ -43,11 +52,24 @@ func (s *site) ports(ctx context.Context) error {
 		if _, err := s.kubectl(ctx, "annotate", "--overwrite", "service/echo", "patchbay.net/nodeport-nics="+step.nics); err != nil {
 			return err
 		}
-		if err := s.await(ctx, 10*time.Second, func() error { return asked(nodePort, step.want) }); err != nil {
+		if err := s.await(ctx, 10*time.Second, func() error { return asked(s.lab.Machines[1], nodePort, step.want) }); err != nil {
 			return fmt.Errorf("nodeport-nics %q: %w", step.nics, err)
 		}
 	}
 	return nil
+}
+
+// host is a node that a server is on.
+func (s *site) host(ctx context.Context) (lab.Machine, error) {
+	name, err := s.kubectl(ctx, "get", "pod", "-l", "app=echo", "-o", "jsonpath={.items[0].spec.nodeName}")
+	if err != nil {
+		return lab.Machine{}, err
+	}
+	i := slices.IndexFunc(s.lab.Machines, func(m lab.Machine) bool { return m.Name == name })
+	if i < 0 {
+		return lab.Machine{}, fmt.Errorf("no machine %q", name)
+	}
+	return s.lab.Machines[i], nil
 }
 
 // wrong has objects of which something can't be: the rest of them serves, their
