@@ -81,7 +81,11 @@ func (c *cli) explain(ctx context.Context, client agentapi.Client, request agent
 	}
 	for i, why := range all {
 		if i > 0 {
-			text.WriteString("\n")
+			between := "\n"
+			if c.output == "yaml" {
+				between = "---\n"
+			}
+			text.WriteString(between)
 		}
 		if err := renderWhy(&text, c.output, why); err != nil {
 			return nil, err
