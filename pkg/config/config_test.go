@@ -27,7 +27,7 @@ func TestParseDefaults(t *testing.T) {
 		Services:   Services{NodePortNICs: []Role{RoleInternal}},
 		LoadBalancer: LoadBalancer{Class: "patchbay.net/lb", Default: &yes, ReplyPath: "ingress",
 			AnnouncementExpiry: Duration(30 * time.Second)},
-		Gossip: Gossip{Port: 7475}, Policy: Policy{UntilSynced: "deny"}, Log: Log{Level: "info"},
+		Gossip: Gossip{Port: 7474}, Policy: Policy{UntilSynced: "deny"}, Log: Log{Level: "info"},
 		Paths: Paths{State: "/var/lib/patchbay", Run: "/run/patchbay", BPF: "/sys/fs/bpf/patchbay",
 			CNIConf: "/etc/cni/net.d", Status: "/var/lib/patchbay/status", Sysctl: "/proc/sys"},
 	}

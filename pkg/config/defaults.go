@@ -32,7 +32,7 @@ func (c *Config) fill() error {
 	c.LoadBalancer.Default = orTrue(c.LoadBalancer.Default)
 	c.LoadBalancer.ReplyPath = cmp.Or(c.LoadBalancer.ReplyPath, "ingress")
 	c.LoadBalancer.AnnouncementExpiry = cmp.Or(c.LoadBalancer.AnnouncementExpiry, Duration(30*time.Second))
-	c.Gossip.Port = cmp.Or(c.Gossip.Port, 7475)
+	c.Gossip.Port = cmp.Or(c.Gossip.Port, 7474)
 	c.Policy.UntilSynced = cmp.Or(c.Policy.UntilSynced, "deny")
 	c.Log.Level = cmp.Or(c.Log.Level, "info")
 	c.Paths.fill()
