@@ -16,7 +16,7 @@ import (
 var ErrInUse = errors.New("pin directory is in use by another process")
 
 // ensureBPFFS sees to it that dir's parent is a BPF file system, mounting one
-// if it isn't, and that dir exists.
+// if it isn't, and that dir exists. It mounts over an empty folder only.
 func ensureBPFFS(dir string) error {
 	parent := filepath.Dir(dir)
 	if err := os.MkdirAll(parent, 0o755); err != nil {
@@ -27,6 +27,13 @@ func ensureBPFFS(dir string) error {
 		return fmt.Errorf("statfs %s: %w", parent, err)
 	}
 	if stat.Type != unix.BPF_FS_MAGIC {
+		entries, err := os.ReadDir(parent)
+		if err != nil {
+			return fmt.Errorf("mount bpffs on %s: %w", parent, err)
+		}
+		if len(entries) > 0 {
+			return fmt.Errorf("mount bpffs on %s: the folder isn't empty, and its files would be hidden: set paths.bpf to a folder below one of its own", parent)
+		}
 		if err := unix.Mount("bpf", parent, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
 			return fmt.Errorf("mount bpffs on %s: %w", parent, err)
 		}
