@@ -75,6 +75,11 @@ const (
 	// AnnotationNetworksStandard is the same by the name that the Network
 	// Plumbing Working Group gave it; read where ours is absent.
 	AnnotationNetworksStandard = "k8s.v1.cni.cncf.io/networks"
+	// AnnotationIngressBandwidth limits what a pod receives: not supported, and
+	// a pod that has it is refused.
+	AnnotationIngressBandwidth = "kubernetes.io/ingress-bandwidth"
+	// AnnotationEgressBandwidth limits what a pod sends: refused as well.
+	AnnotationEgressBandwidth = "kubernetes.io/egress-bandwidth"
 )
 
 // AnnotationFreeAddresses, "true" on a Namespace, lets its pods' legs have any MAC

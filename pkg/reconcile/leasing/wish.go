@@ -69,7 +69,7 @@ func (t *Table) read(pod *corev1.Pod, ns *corev1.Namespace) (wish, error) {
 	if pod == nil {
 		return w, nil
 	}
-	for _, name := range []string{"kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"} {
+	for _, name := range []string{v1alpha1.AnnotationIngressBandwidth, v1alpha1.AnnotationEgressBandwidth} {
 		if pod.Annotations[name] != "" {
 			return wish{}, refuse("annotation %s: bandwidth limits are not supported: packets between pods of a node pass no queue; take the annotation away", name)
 		}
