@@ -18,6 +18,7 @@ package leasing
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -82,6 +83,7 @@ type Table struct {
 
 // waiter is an ADD that lacks addresses, and when it last said so.
 type waiter struct {
+	pod   agentapi.PodRequest
 	wants []want
 	at    time.Time
 }
@@ -175,7 +177,7 @@ func (t *Table) Plan(ctx context.Context, r agentapi.PodRequest) (agentapi.PodPl
 		t.mu.Lock()
 		p := t.planner(wish)
 		plan = p.plan()
-		t.note(r.EndpointKey, p.wants)
+		t.note(r, p.wants)
 		t.mu.Unlock()
 		if len(p.wants) > 0 {
 			t.Wake()
@@ -191,13 +193,20 @@ func (t *Table) isSynced() bool {
 	return t.synced
 }
 
-// note remembers what an ADD waits for. The lock is held.
-func (t *Table) note(key agentapi.EndpointKey, wants []want) {
-	if len(wants) == 0 {
-		delete(t.waiting, key)
-		return
+// note remembers what an ADD waits for, in place of what its pod's earlier ones
+// did. The lock is held.
+func (t *Table) note(r agentapi.PodRequest, wants []want) {
+	maps.DeleteFunc(t.waiting, func(key agentapi.EndpointKey, w waiter) bool {
+		return key == r.EndpointKey || r.PodUID != "" && w.pod.PodUID == r.PodUID && key.IfName == r.IfName
+	})
+	if len(wants) > 0 {
+		t.waiting[r.EndpointKey] = waiter{r, wants, t.Now()}
 	}
-	t.waiting[key] = waiter{wants, t.Now()}
+}
+
+// over tells whether a pod is no more, so that no ADD of it comes again.
+func (t *Table) over(r agentapi.PodRequest) bool {
+	return t.Await && r.PodName != "" && !static(r.PodUID) && t.pods.Synced(source.KindPod) && t.pod(r) == nil
 }
 
 // wishes finds out what a pod and its namespace ask for.

@@ -262,6 +262,55 @@ func TestPlanFromTheNodesOwnRanges(t *testing.T) {
 	}
 }
 
+// TestPoolGoes: the node's own ranges stay while the block of a pool that went is
+// still in use.
+func TestPoolGoes(t *testing.T) {
+	l := newLab(t, false)
+	l.put(source.KindNode, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.200.0.0/24"}}})
+	l.block("special", "10.1.0.0/26", true, 1)
+	l.sync(t)
+	if got := l.plan(t.Context(), "web"); got != "10.200.0.0/24" {
+		t.Errorf("plan %s, want the node's own range", got)
+	}
+	if l.said("10.200.0.0/24").CIDR == "" || l.said("10.1.0.0/26").State != v1alpha1.BlockDraining {
+		t.Errorf("blocks %+v, want the node's own and the draining one", l.states)
+	}
+}
+
+// TestPodGoes: what a pod waits for is wanted once, whatever ADDs it had, and no
+// more when it is deleted.
+func TestPodGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, true)
+		l.fill()
+		l.Apply(source.Event{Op: source.Synced, Kind: source.KindPod})
+		l.pod("web", v1alpha1.AnnotationAddresses, "10.1.0.77")
+		wanted := func(want int32) {
+			t.Helper()
+			l.sync(t)
+			var status v1alpha1.NodeNetworkStateStatus
+			l.Report(&status)
+			got := int32(0)
+			for _, w := range status.AddressWants {
+				got += w.Count
+			}
+			if got != want {
+				t.Errorf("%d addresses wanted, want %d", got, want)
+			}
+		}
+		l.sync(t)
+		for _, sandbox := range []string{"c1", "c2"} {
+			key := agentapi.EndpointKey{ContainerID: sandbox, IfName: "eth0"}
+			if _, err := l.Plan(t.Context(), agentapi.PodRequest{EndpointKey: key, PodNamespace: "shop", PodName: "web", PodUID: "u-web"}); err == nil {
+				t.Error("a plan, want none")
+			}
+			wanted(1)
+		}
+		l.Apply(source.Event{Op: source.Delete, Kind: source.KindPod, Key: source.Key{Namespace: "shop", Name: "web"}})
+		wanted(0)
+	})
+}
+
 // TestPlanWaits asks for what the node has no block of: it is reported, and given
 // once it is there.
 func TestPlanWaits(t *testing.T) {

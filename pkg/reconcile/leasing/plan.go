@@ -200,7 +200,7 @@ func (p *planner) general(is4 bool) agentapi.AddressPool {
 			own = true
 		case b.draining:
 			drained = b.pool
-		case obj == nil || obj.Spec.Use == v1alpha1.UsePod && *obj.Spec.AutoAssign && obj.Spec.NamespaceSelector == nil:
+		case obj == nil || isGeneral(obj):
 			set.Subnets = append(set.Subnets, p.subnet(b))
 		}
 	}

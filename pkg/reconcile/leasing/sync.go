@@ -19,6 +19,7 @@ import (
 	"github.com/patchbay-net/patchbay/ipam"
 	"github.com/patchbay-net/patchbay/ipam/flock"
 	"github.com/patchbay-net/patchbay/ipam/store"
+	"github.com/patchbay-net/patchbay/pkg/agentapi"
 	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/leasing/poolspec"
 	"github.com/patchbay-net/patchbay/pkg/reconcile/parts"
@@ -73,11 +74,7 @@ func (t *Table) Sync(_ context.Context, v parts.Objects) error {
 	t.mu.Lock()
 	t.states = states
 	t.resting = slices.ContainsFunc(contents.Resting, func(r store.Resting) bool { return r.Rested < maxRest })
-	for key, w := range t.waiting {
-		if t.Now().Sub(w.at) > forgetAfter {
-			delete(t.waiting, key)
-		}
-	}
+	maps.DeleteFunc(t.waiting, func(_ agentapi.EndpointKey, w waiter) bool { return t.Now().Sub(w.at) > forgetAfter || t.over(w.pod) })
 	t.mu.Unlock()
 	return nil
 }
@@ -96,7 +93,11 @@ func blocksOf(v parts.Objects, pools map[string]*v1alpha1.IPPool) []block {
 		}
 		blocks = append(blocks, b)
 	}
-	general := slices.ContainsFunc(blocks, func(b block) bool { return !b.single && isGeneral(pools[b.pool]) })
+	// A block that is to go, as its pool did, doesn't take the place of the node's own.
+	general := slices.ContainsFunc(blocks, func(b block) bool {
+		pool := pools[b.pool]
+		return pool != nil && !b.draining && !b.single && isGeneral(pool)
+	})
 	if obj, ok := source.Get[*corev1.Node](v.Store, source.KindNode, source.Key{Name: v.Node}); ok && !general {
 		node, _ := convert.Node(obj) // what can't be read of it is said elsewhere
 		for _, p := range node.PodCIDRs {
@@ -122,7 +123,7 @@ func isSingle(pool *v1alpha1.IPPool, block netip.Prefix) bool {
 
 // isGeneral tells whether a pool is for pods that ask for nothing in particular.
 func isGeneral(obj *v1alpha1.IPPool) bool {
-	return obj == nil || obj.Spec.Use == v1alpha1.UsePod && *obj.Spec.AutoAssign && obj.Spec.NamespaceSelector == nil
+	return obj.Spec.Use == v1alpha1.UsePod && *obj.Spec.AutoAssign && obj.Spec.NamespaceSelector == nil
 }
 
 // undone are the draining blocks that have not been acted on. The lock is held.
