@@ -80,7 +80,7 @@ spec:
 	if !strings.HasPrefix(addr, "10.250.0.") {
 		return fmt.Errorf("pod pooled has the address %s, want one of pool checks-pods", addr)
 	}
-	if _, err := s.ctl(ctx, "node-b", "pools", "drain", "checks-pods"); err != nil {
+	if err := s.drain(ctx, "checks-pods", ""); err != nil {
 		return err
 	}
 	if _, err := s.kubectl(ctx, "exec", "client", "--", "curl", "-sf", "-m", "2", "http://"+addr+":8080/hostname"); err != nil {
@@ -120,7 +120,7 @@ func (s *site) servicePool(ctx context.Context) error {
 	if err := s.await(ctx, 10*time.Second, answers); err != nil {
 		return err
 	}
-	if _, err := s.ctl(ctx, "node-b", "pools", "drain", "checks-services"); err != nil {
+	if err := s.drain(ctx, "checks-services", text+" is still that of checks/pooled"); err != nil {
 		return err
 	}
 	if err := answers(); err != nil { // what was given stays
@@ -136,6 +136,19 @@ spec: {type: LoadBalancer, loadBalancerClass: patchbay.net/lb, selector: {app: e
 		return err
 	}
 	return s.event(ctx, "late", "checks-services")
+}
+
+// drain drains a pool; the command says what is left of it and, if anything is,
+// exits with 1.
+func (s *site) drain(ctx context.Context, pool, left string) error {
+	text, err := s.ctl(ctx, "node-b", "pools", "drain", pool)
+	if left == "" {
+		return err
+	}
+	if err == nil {
+		return fmt.Errorf("pools drain %s exits with 0, want 1: %s", pool, text)
+	}
+	return holds(text, left, "exit code 1")
 }
 
 // event waits for a warning about a Service that says the words, and sees that
