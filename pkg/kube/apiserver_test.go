@@ -292,6 +292,10 @@ func (s *apiServer) single(w http.ResponseWriter, r *http.Request, t target, bod
 	case http.MethodGet:
 		reply(w, old)
 	case http.MethodDelete:
+		if limits, _ := sent["preconditions"].(map[string]any); limits["resourceVersion"] != nil && limits["resourceVersion"] != metaOf(old)["resourceVersion"] {
+			fail(w, http.StatusConflict, "")
+			return
+		}
 		reply(w, s.commit(t, nil))
 	case http.MethodPost:
 		reply(w, s.commit(t, sent))
@@ -332,6 +336,10 @@ func (s *apiServer) patch(w http.ResponseWriter, r *http.Request, t target, old 
 		}
 		var obj map[string]any
 		_ = json.NewDecoder(bytes.NewReader(out)).Decode(&obj)
+		if metaOf(obj)["resourceVersion"] != metaOf(old)["resourceVersion"] {
+			fail(w, http.StatusConflict, "")
+			return
+		}
 		if t.sub == "status" {
 			obj["spec"] = old["spec"]
 			if obj["spec"] == nil {

@@ -111,7 +111,8 @@ func (c *collector) keys() []source.Key {
 	return keys
 }
 
-// upsert emits an object that is new or differs in more than its version.
+// upsert emits an object that is new or differs in more than its version. Of a
+// record the version is news: it is changed by that.
 func (c *collector) upsert(obj source.Object) {
 	trim.Object(obj)
 	key := source.KeyOf(obj)
@@ -125,7 +126,8 @@ func (c *collector) upsert(obj source.Object) {
 	delete(c.problems, key)
 	old := c.known[key]
 	c.known[key] = obj
-	if old == nil || !sameBut(old, obj) {
+	record := c.kind == source.KindIPAllocation || c.kind == source.KindIPBlock
+	if old == nil || !sameBut(old, obj) || record && old.GetResourceVersion() != obj.GetResourceVersion() {
 		c.emit(source.Event{Op: source.Upsert, Kind: c.kind, Key: key, Object: obj})
 	}
 }

@@ -24,14 +24,7 @@ func (c *Client) Apply(ctx context.Context, obj source.Object) error {
 	if err != nil {
 		return err
 	}
-	fields, err := fieldsOf(obj)
-	if err != nil {
-		return fmt.Errorf("apply %s %s: %w", t.Kind, source.KeyOf(obj), err)
-	}
-	delete(fields, "status")
-	fields["apiVersion"], fields["kind"] = t.Version.String(), string(t.Kind)
-	fields["metadata"] = applied(obj)
-	body, err := json.Marshal(fields)
+	body, err := bodyOf(t, obj)
 	if err != nil {
 		return fmt.Errorf("apply %s %s: %w", t.Kind, source.KeyOf(obj), err)
 	}
@@ -42,6 +35,56 @@ func (c *Client) Apply(ctx context.Context, obj source.Object) error {
 		return fmt.Errorf("apply %s %s: %w", t.Kind, source.KeyOf(obj), err)
 	}
 	return nil
+}
+
+// bodyOf is an object without its status, as it is sent whole.
+func bodyOf(t source.Type, obj source.Object) ([]byte, error) {
+	fields, err := fieldsOf(obj)
+	if err != nil {
+		return nil, err
+	}
+	delete(fields, "status")
+	fields["apiVersion"], fields["kind"] = t.Version.String(), string(t.Kind)
+	fields["metadata"] = applied(obj)
+	return json.Marshal(fields)
+}
+
+// PutVersion makes an object or, if it has a resource version, replaces the spec
+// of that very version: it fails where somebody else was first. The object has
+// its new version then.
+func (c *Client) PutVersion(ctx context.Context, obj source.Object) error {
+	t, client, err := c.identify(obj)
+	if err != nil {
+		return err
+	}
+	key := source.KeyOf(obj)
+	request := client.Post().NamespaceIfScoped(key.Namespace, t.Namespaced).Resource(t.Resource)
+	body, err := bodyOf(t, obj)
+	if obj.GetResourceVersion() != "" {
+		request = named(client.Patch(types.JSONPatchType), t, key)
+		body, err = specPatch(obj)
+	}
+	if err != nil {
+		return fmt.Errorf("put %s %s: %w", t.Kind, key, err)
+	}
+	now := t.New()
+	if err := request.Param("fieldManager", c.opts.Component).Body(body).Do(ctx).Into(now); err != nil {
+		return fmt.Errorf("put %s %s: %w", t.Kind, key, err)
+	}
+	obj.SetResourceVersion(now.GetResourceVersion())
+	return nil
+}
+
+// specPatch says which version it changes: of any other it is refused as a
+// conflict.
+func specPatch(obj source.Object) ([]byte, error) {
+	fields, err := fieldsOf(obj)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal([]patchStep{
+		{"replace", "/metadata/resourceVersion", obj.GetResourceVersion()}, {"replace", "/spec", fields["spec"]},
+	})
 }
 
 // applied is the part of an object's metadata that is ours to say.
@@ -149,6 +192,22 @@ func (c *Client) Delete(ctx context.Context, kind source.Kind, key source.Key) e
 	err = named(client.Delete(), t, key).Body(&metav1.DeleteOptions{}).Do(ctx).Error()
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("delete %s %s: %w", kind, key, err)
+	}
+	return nil
+}
+
+// DeleteVersion removes an object of that very version: it fails where somebody
+// else changed it. One that isn't there is no error.
+func (c *Client) DeleteVersion(ctx context.Context, obj source.Object) error {
+	t, client, err := c.identify(obj)
+	if err != nil {
+		return err
+	}
+	version := obj.GetResourceVersion()
+	options := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &version}}
+	err = named(client.Delete(), t, source.KeyOf(obj)).Body(options).Do(ctx).Error()
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("delete %s %s: %w", t.Kind, source.KeyOf(obj), err)
 	}
 	return nil
 }

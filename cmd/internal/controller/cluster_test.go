@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -23,9 +24,12 @@ import (
 // it matters: a status goes to what exists only, spec and status apart. It
 // shows changes late, and its writer can be made to die.
 type cluster struct {
+	source.Writer // for what the controller doesn't do
+
 	mu      sync.Mutex
 	objects map[source.Kind]map[source.Key]source.Object
 	watches []chan struct{}
+	version int
 	writes  int // until the writer dies; negative: it never does
 	log     []string
 	said    []string // events
@@ -81,8 +85,15 @@ func (c *cluster) put(obj source.Object) {
 		case *v1alpha1.IPPool:
 			obj.(*v1alpha1.IPPool).Status = old.Status
 		}
-		c.objects[kindOf(obj)][source.KeyOf(obj)] = obj
+		c.keep(obj)
 	})
+}
+
+// keep stores an object as a new version.
+func (c *cluster) keep(obj source.Object) {
+	c.version++
+	obj.SetResourceVersion(strconv.Itoa(c.version))
+	c.objects[kindOf(obj)][source.KeyOf(obj)] = obj
 }
 
 func (c *cluster) remove(kind source.Kind, key source.Key) {
@@ -98,7 +109,17 @@ func (c *cluster) die() bool {
 	return false
 }
 
-func (c *cluster) Apply(_ context.Context, obj source.Object) (err error) {
+var errConflict = errors.New("conflict")
+
+// versionOf is the resource version of what there is; empty: nothing.
+func (c *cluster) versionOf(obj source.Object) string {
+	if old := c.objects[kindOf(obj)][source.KeyOf(obj)]; old != nil {
+		return old.GetResourceVersion()
+	}
+	return ""
+}
+
+func (c *cluster) PutVersion(_ context.Context, obj source.Object) (err error) {
 	c.change(func() {
 		if c.die() {
 			err = errDead
@@ -107,12 +128,17 @@ func (c *cluster) Apply(_ context.Context, obj source.Object) (err error) {
 		if err = source.Check(obj.DeepCopyObject().(source.Object), nil); err != nil {
 			return
 		}
-		c.log = append(c.log, "apply "+obj.GetName())
+		if obj.GetResourceVersion() != c.versionOf(obj) {
+			err = errConflict
+			return
+		}
+		c.log = append(c.log, "put "+obj.GetName())
 		next := obj.DeepCopyObject().(source.Object)
 		if old, ok := c.objects[kindOf(obj)][source.KeyOf(obj)].(*v1alpha1.IPAllocation); ok {
 			next.(*v1alpha1.IPAllocation).Status = old.Status
 		}
-		c.objects[kindOf(obj)][source.KeyOf(obj)] = next
+		c.keep(next)
+		obj.SetResourceVersion(next.GetResourceVersion())
 	})
 	return err
 }
@@ -138,19 +164,23 @@ func (c *cluster) UpdateStatus(_ context.Context, obj source.Object) (err error)
 		case *v1alpha1.IPAllocation:
 			next.(*v1alpha1.IPAllocation).Status = *o.Status.DeepCopy()
 		}
-		c.objects[kindOf(obj)][source.KeyOf(obj)] = next
+		c.keep(next)
 	})
 	return err
 }
 
-func (c *cluster) Delete(_ context.Context, kind source.Kind, key source.Key) (err error) {
+func (c *cluster) DeleteVersion(_ context.Context, obj source.Object) (err error) {
 	c.change(func() {
 		if c.die() {
 			err = errDead
 			return
 		}
-		c.log = append(c.log, "delete "+key.Name)
-		delete(c.objects[kind], key)
+		if version := c.versionOf(obj); version != "" && version != obj.GetResourceVersion() {
+			err = errConflict
+			return
+		}
+		c.log = append(c.log, "delete "+obj.GetName())
+		delete(c.objects[kindOf(obj)], source.KeyOf(obj))
 	})
 	return err
 }

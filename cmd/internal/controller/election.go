@@ -24,7 +24,7 @@ import (
 // access is where the controller at work reads and writes.
 type access struct {
 	source source.Source
-	writer source.Writer
+	writer recordWriter
 	events status.Recorder
 }
 
@@ -60,8 +60,22 @@ func folderElector(opts file.Options) (elector, error) {
 		if err != nil {
 			return err
 		}
-		return work(ctx, access{src, writer, noEvents{}})
+		return work(ctx, access{src, locked{writer}, noEvents{}})
 	}, nil
+}
+
+// locked writes to the status folder. Who stands still keeps that locked, so
+// nobody else changes the records meanwhile.
+type locked struct{ source.Writer }
+
+func (w locked) PutVersion(ctx context.Context, obj source.Object) error { return w.Apply(ctx, obj) }
+
+func (w locked) DeleteVersion(ctx context.Context, obj source.Object) error {
+	kind, err := source.KindOf(obj)
+	if err != nil {
+		return err
+	}
+	return w.Delete(ctx, kind, source.KeyOf(obj))
 }
 
 // The Lease object that says who is at work.

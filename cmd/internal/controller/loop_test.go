@@ -28,10 +28,15 @@ func ourClass() convert.Class { return convert.Class{Name: v1alpha1.LoadBalancer
 // start runs a controller on c until the returned function is called.
 func start(t *testing.T, c *cluster) (stop func()) {
 	t.Helper()
+	return startOn(t, access{c, c, c})
+}
+
+func startOn(t *testing.T, to access) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		l := newLoop(access{c, c, c}, ourClass(), time.Now, slog.New(slog.DiscardHandler))
+		l := newLoop(to, ourClass(), time.Now, slog.New(slog.DiscardHandler))
 		l.addresses.searches.Patience = 0 // there are nodes without agents
 		done <- l.Run(ctx)
 	}()
@@ -179,7 +184,7 @@ func TestLoopOrderOfWrites(t *testing.T) {
 		c.put(lb("web", asking("192.0.2.5")))
 		time.Sleep(time.Second)
 		got := c.logged()
-		want := []string{"apply 192.0.2.1", "status Service web", "apply 192.0.2.5", "status Service web", "apply 192.0.2.1"}
+		want := []string{"put 192.0.2.1", "status Service web", "put 192.0.2.5", "status Service web", "put 192.0.2.1"}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("writes (-want +got):\n%s", diff)
 		}
@@ -261,7 +266,7 @@ func TestLoopKeepsAddressesOfTheUnreadable(t *testing.T) {
 		l.take(source.Event{Op: source.Delete, Kind: source.KindService, Key: source.KeyOf(obj)})
 		c.logged()
 		l.reconcile(t.Context())
-		if got := c.logged(); !slices.Contains(got, "apply 192.0.2.1") {
+		if got := c.logged(); !slices.Contains(got, "put 192.0.2.1") {
 			t.Errorf("want the address freed once the Service is gone for certain, got %v", got)
 		}
 	})

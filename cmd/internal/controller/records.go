@@ -21,7 +21,7 @@ type records struct {
 	objects *recent[*v1alpha1.IPAllocation]
 }
 
-func newRecords(store *source.Store, writer source.Writer) records {
+func newRecords(store *source.Store, writer recordWriter) records {
 	return records{newRecent(store, writer, source.KindIPAllocation, func(a, b *v1alpha1.IPAllocation) bool {
 		return equality.Semantic.DeepEqual(a.Spec, b.Spec)
 	})}
