@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/patchbay-net/patchbay/pkg/agentapi"
+	"github.com/patchbay-net/patchbay/pkg/api/v1alpha1"
 )
 
 // pools is the noun of the pools of addresses.
@@ -91,10 +92,15 @@ func (c *cli) tellPool(p agentapi.Pool) error {
 		_, err := fmt.Fprintf(c.stdout, "pool %s gives addresses again\n", p.Name)
 		return err
 	}
-	if _, err := fmt.Fprintf(c.stdout, "pool %s gives no more addresses\n", p.Name); err != nil || len(p.Owners) == 0 {
+	ofPods := p.Use != string(v1alpha1.UseLoadBalancer) && p.Used > 0 // as the agents count them
+	if _, err := fmt.Fprintf(c.stdout, "pool %s gives no more addresses\n", p.Name); err != nil || len(p.Owners) == 0 && !ofPods {
 		return err
 	}
 	var errs []error
+	if ofPods {
+		_, err := fmt.Fprintf(c.stdout, "in use or resting: %d\n", p.Used)
+		errs = append(errs, err)
+	}
 	for _, o := range p.Owners {
 		_, err := fmt.Fprintf(c.stdout, "%s is still that of %s\n", o.Address, o.Service)
 		errs = append(errs, err)

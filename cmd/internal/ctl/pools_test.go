@@ -22,8 +22,11 @@ func TestPools(t *testing.T) {
 		agentapi.OpPoolDrain: agentapi.Do(func(_ context.Context, d agentapi.PoolDrain) (agentapi.Pool, error) {
 			p := pool
 			p.Name, p.Disabled = d.Pool, !d.Off
-			if d.Pool == "empty" {
-				p.Owners = nil
+			switch d.Pool {
+			case "pods":
+				p.Use, p.Owners = "Pod", nil
+			case "empty":
+				p.Use, p.Owners, p.Used = "Pod", nil, 0
 			}
 			return p, nil
 		}),
@@ -37,6 +40,7 @@ func TestPools(t *testing.T) {
 		{"pools external -o wide", "192.0.2.1=default/web   192.0.2.3=02:00:00:00:00:09", exitOK},
 		{"pools none", "", exitError},
 		{"pools drain external", "pool external gives no more addresses\n192.0.2.1 is still that of default/web\n", exitError},
+		{"pools drain pods", "pool pods gives no more addresses\nin use or resting: 2\n", exitError},
 		{"pools drain empty", "pool empty gives no more addresses\n", exitOK},
 		{"pools drain external --off", "pool external gives addresses again\n", exitOK},
 		{"pools drain", "", exitUsage},

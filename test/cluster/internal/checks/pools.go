@@ -80,7 +80,8 @@ spec:
 	if !strings.HasPrefix(addr, "10.250.0.") {
 		return fmt.Errorf("pod pooled has the address %s, want one of pool checks-pods", addr)
 	}
-	if err := s.drain(ctx, "checks-pods", ""); err != nil {
+	counted := func() error { return s.drain(ctx, "checks-pods", "in use or resting: 1") }
+	if err := s.await(ctx, 10*time.Second, counted); err != nil {
 		return err
 	}
 	if _, err := s.kubectl(ctx, "exec", "client", "--", "curl", "-sf", "-m", "2", "http://"+addr+":8080/hostname"); err != nil {
@@ -138,13 +139,10 @@ spec: {type: LoadBalancer, loadBalancerClass: patchbay.net/lb, selector: {app: e
 	return s.event(ctx, "late", "checks-services")
 }
 
-// drain drains a pool; the command says what is left of it and, if anything is,
+// drain drains a pool of which something is in use: the command says what, and
 // exits with 1.
 func (s *site) drain(ctx context.Context, pool, left string) error {
 	text, err := s.ctl(ctx, "node-b", "pools", "drain", pool)
-	if left == "" {
-		return err
-	}
 	if err == nil {
 		return fmt.Errorf("pools drain %s exits with 0, want 1: %s", pool, text)
 	}
