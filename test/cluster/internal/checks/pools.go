@@ -80,7 +80,7 @@ spec:
 	if !strings.HasPrefix(addr, "10.250.0.") {
 		return fmt.Errorf("pod pooled has the address %s, want one of pool checks-pods", addr)
 	}
-	counted := func() error { return s.drain(ctx, "checks-pods", "in use or resting: 1") }
+	counted := func() error { return s.drain(ctx, "checks-pods", "in use or resting: ") }
 	if err := s.await(ctx, 10*time.Second, counted); err != nil {
 		return err
 	}
