@@ -18,7 +18,7 @@ done
 failed=0
 guests=()
 for series in ${KERNELS:-6.1 6.12}; do
-	"$dir/guest" -timeout 600s "$series" test/guest/tests.sh "$dir" >"$dir/said-$series" 2>&1 &
+	"$dir/guest" -timeout 1500s "$series" test/guest/tests.sh "$dir" >"$dir/said-$series" 2>&1 &
 	guests+=("$series $!")
 done
 mkdir "$dir/bin"
@@ -30,6 +30,6 @@ for guest in "${guests[@]}"; do
 done
 for name in patchbay-vswitch patchbay-ipam; do ln -s patchbay "$dir/bin/$name"; done
 for name in patchbay-controller patchbayctl; do ln -s patchbayd "$dir/bin/$name"; done
-PATCHBAY_GUEST=1 PATCHBAY_BIN="$dir/bin" "$dir/guest" -timeout 400s -memory 4096 6.12 \
+PATCHBAY_GUEST=1 PATCHBAY_BIN="$dir/bin" "$dir/guest" -timeout 900s -memory 4096 6.12 \
 	"$dir/failover.test" -test.v -test.run TestWallClock || failed=1
 exit $failed
