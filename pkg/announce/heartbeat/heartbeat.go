@@ -99,6 +99,7 @@ type Heartbeat struct {
 	missing bool             // somebody is, on whatever NIC, as of the last tick
 	ticked  time.Time
 	settled time.Time
+	away    bool // it stood still for so long, before it last began to listen, that the others took it for dead
 	room    []byte
 	asks    asks
 	strange int // packets refused
@@ -204,7 +205,7 @@ func (h *Heartbeat) unsteady(now time.Time) bool {
 // restart begins to count anew.
 func (h *Heartbeat) restart(now time.Time) {
 	h.Log.Info("stood still", "for", now.Sub(h.ticked))
-	h.settled = now.Add(settle)
+	h.settled, h.away = now.Add(settle), now.Sub(h.ticked) >= Silence
 	for _, p := range h.peers {
 		p.known = false // it may have told anything meanwhile
 		if p.alive {
@@ -220,14 +221,18 @@ func (h *Heartbeat) restart(now time.Time) {
 }
 
 // enquire asks the kernel of a node that beats are missing from, and tells
-// whether the node's life may be judged differently now.
+// whether the node's life may be judged differently now. Who was away asks at
+// once: an agent that lives has taken it for dead, and answers its first beat.
 func (h *Heartbeat) enquire(p *peer, now time.Time) (news bool) {
+	back := h.away && !p.known && now.Before(h.settled)
 	for _, pr := range p.pairs {
 		quiet := pr.quiet(now)
-		if quiet < doubt || !pr.onLink || !pr.link.Carrier {
+		if quiet < doubt && !back || !pr.onLink || !pr.link.Carrier {
 			continue
 		}
-		pr.asked++
+		if quiet >= doubt {
+			pr.asked++
+		}
 		if pr.asked > rarely && pr.asked%10 != 0 {
 			continue
 		}

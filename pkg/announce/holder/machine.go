@@ -33,7 +33,8 @@ const (
 	// and stop answering: no question is answered twice.
 	yielding = 8 * time.Millisecond
 	// manners is how long a peer whose kernel answers again may take to say so by
-	// its beats: its agent, if it lives, is asked along with its kernel.
+	// its beats: its agent, if it lives, is asked along with its kernel. Twice that
+	// where it has to say what it holds, too.
 	manners = 20 * time.Millisecond
 	// asking is how long a takeover waits for its probe's result: on a machine that
 	// is short of everything a socket may take seconds to open.
@@ -115,7 +116,9 @@ type Machine struct {
 	records map[netip.Addr]*record
 	reached map[reach]contact
 	settled bool
-	next    time.Time // when there is something to do unasked
+	awoke   bool         // in this step
+	anew    map[int]bool // the NICs on which all is told anew in this step
+	next    time.Time    // when there is something to do unasked
 }
 
 // reach is a peer's kernel that can hear us on a NIC.
@@ -189,36 +192,39 @@ func (m *Machine) Step(s Situation) (next time.Time, err error) {
 	return m.next, errors.Join(errs...)
 }
 
-// again has all that is held told anew on a NIC where a kernel can be reached
-// that couldn't before: it may still answer for what moved meanwhile. A peer
-// whose agent speaks, or does so within its manners, is told by the beats who has
-// what: two that claimed as a cut heals would end each other's answering. All is
-// told anew, too, once this process has begun to listen, or has done so again: what
-// moved while it was away, to one that is away now, is settled by it.
+// again finds the NICs on which all that is held has to be told anew, as a kernel
+// can be reached there that couldn't before: it may still answer for what moved
+// meanwhile. A peer whose agent speaks, or does so within its manners, is told by
+// the beats who has what: two that claimed as a cut heals would end each other's
+// answering. Who stood still knows of no agent until it has told what it holds: one
+// that doesn't may have died with what was taken over. All is told anew, too, once
+// this process has begun to listen, or has done so again.
 func (m *Machine) again(s Situation) {
+	if m.settled && !s.View.Settled {
+		m.reached = nil
+	}
 	now := make(map[reach]contact)
-	awoke := s.View.Settled && !m.settled
+	m.awoke = s.View.Settled && !m.settled
 	m.settled = s.View.Settled
-	links := map[int]bool{}
+	m.anew = map[int]bool{}
 	for _, p := range s.View.Peers {
-		for _, link := range slices.Concat(p.Links, p.Answers) {
+		speaks, patience, links := p.Agent, manners, slices.Concat(p.Links, p.Answers)
+		if !s.View.Settled {
+			speaks, patience, links = p.Agent && p.Known, 2*manners, p.Answers
+		}
+		for _, link := range links {
 			at := reach{p.Name, link}
 			c, known := m.reached[at]
 			if !known {
 				c.since = s.Now
 			}
-			if due := c.since.Add(manners); !c.told && !p.Agent && s.Now.Before(due) {
+			if due := c.since.Add(patience); !c.told && !speaks && s.Now.Before(due) {
 				m.wake(due)
 			} else if !c.told {
 				c.told = true
-				links[link] = links[link] || !p.Agent && s.View.Settled
+				m.anew[link] = m.anew[link] || !speaks
 			}
 			now[at] = c
-		}
-	}
-	for _, r := range m.records {
-		if (awoke || links[r.link]) && r.phase == Holding && s.Entries[r.addr] == r.link {
-			m.kernel.Claim(r.addr, r.link)
 		}
 	}
 	m.reached = now

@@ -5,6 +5,7 @@ package holder
 import (
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/patchbay-net/patchbay/pkg/announce/heartbeat"
@@ -103,6 +104,82 @@ func TestManners(t *testing.T) {
 		step(2*time.Second, speaks, 1)
 		if want := map[bool]int{false: 1, true: 0}[speaks]; k.claims-before != want {
 			t.Errorf("agent speaks %v: claimed %d times, want %d", speaks, k.claims-before, want)
+		}
+	}
+}
+
+// TestWakes: who stood still tells a kernel that answers what it holds, though its
+// agent was heard before, unless that has told anew in time what it holds.
+func TestWakes(t *testing.T) {
+	for _, known := range []bool{false, true} {
+		now, k := time.Now(), &fakeKernel{}
+		m := New("a", time.Minute, k, mine, now)
+		step := func(after time.Duration, settled, known bool) {
+			s := peers(now.Add(after), mine)
+			b := s.View.Peers["b"]
+			b.Links, b.Known = []int{1}, known
+			if s.View.Settled = settled; !settled {
+				b.Answers = []int{1}
+			}
+			s.View.Peers["b"] = b
+			_, _ = m.Step(s)
+		}
+		step(0, true, true)
+		before := k.claims
+		step(time.Second, false, false)
+		step(time.Second+manners, false, known)
+		if k.claims != before {
+			t.Errorf("claimed %d times before its manners were over", k.claims-before)
+		}
+		step(time.Second+2*manners, false, known)
+		step(time.Second+3*manners, false, known)
+		if want := map[bool]int{false: 1, true: 0}[known]; k.claims-before != want {
+			t.Errorf("agent known %v: claimed %d times, want %d", known, k.claims-before, want)
+		}
+	}
+}
+
+// TestGoesOn: a node that stood still as a whole goes on while the agent that has
+// taken its addresses over is dead. Of the two kernels that answer one is told at
+// once, by the only agent that can, though its first questions may be lost. One
+// that is told by beats claims nothing.
+func TestGoesOn(t *testing.T) {
+	for _, dead := range []bool{true, false} {
+		for _, lost := range []time.Duration{0, 20 * time.Millisecond} {
+			real := time.Now()
+			synctest.Test(t, func(t *testing.T) { goesOn(t, real, dead, lost) })
+		}
+	}
+}
+
+func goesOn(t *testing.T, real time.Time, dead bool, lost time.Duration) {
+	w := newWorld(real, 2, 6)
+	defer func() { w.end(); time.Sleep(time.Second); synctest.Wait() }()
+	time.Sleep(15 * time.Second)
+	sleeper, other := w.nodes[0], w.nodes[1]
+	passes := func(on bool) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		sleeper.off = !on
+	}
+	passes(false)
+	sleeper.stop()
+	time.Sleep(2 * time.Second)
+	if dead {
+		other.kill()
+	}
+	sleeper.goOn()
+	time.Sleep(lost)
+	passes(true)
+	for range 40 {
+		time.Sleep(5 * time.Millisecond)
+		if w.held(sleeper)+w.held(other) < len(w.addrs) {
+			t.Fatalf("dead %v, %v lost: an address is answered for by nobody", dead, lost)
+		}
+	}
+	for _, addr := range w.addrs {
+		if names := w.answering(addr); len(names) != 1 || !dead && names[0] != other.name {
+			t.Errorf("dead %v, %v lost: after 200 ms %s is answered for by %v", dead, lost, addr, names)
 		}
 	}
 }

@@ -114,6 +114,9 @@ func (t *step) hold(rivals []rival) error {
 			t.kernel.Claim(r.addr, r.link)
 		}
 	}
+	if (t.awoke || t.anew[r.link]) && r.defended != now {
+		t.kernel.Claim(r.addr, r.link)
+	}
 	if w.Blind {
 		return nil
 	}
