@@ -82,6 +82,7 @@ type Machine struct {
 	// What it is like.
 	carrier, frozen bool
 	silent          bool   // its agent was stopped or ended in this sequence
+	logged          int    // the size of its log when its agent was last started again
 	reached         []span // guarded by the lab's mu
 }
 
