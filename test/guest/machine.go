@@ -113,7 +113,7 @@ func (m *machine) arguments() []string {
 		"-object", "memory-backend-memfd,id=memory,share=on,size=" + memory, "-numa", "node,memdev=memory",
 		"-nodefaults", "-display", "none", "-no-reboot", "-net", "none",
 		"-kernel", m.kernel.image(), "-initrd", m.initrd(),
-		"-append", "console=ttyS0 loglevel=4 panic=-1 oops=panic nowatchdog mitigations=off",
+		"-append", "console=ttyS0 loglevel=4 panic=-1 oops=panic no_timer_check nowatchdog mitigations=off",
 		"-serial", "file:" + m.console(), "-serial", "stdio",
 		"-chardev", "socket,id=root,path=" + m.socket(), "-device", "vhost-user-fs-pci,chardev=root,tag=host",
 	}...)
