@@ -26,7 +26,8 @@ type Request struct {
 }
 
 // Allocate gives one address from each pool, or none and an error: ipam's
-// ErrExhausted, ErrHeld, ErrResting, ErrOutside, or ErrInvalid; or ErrPortHeld. An attachment
+// ErrExhausted, ErrHeld, ErrResting, ErrOutside (also for the owner's static
+// address), or ErrInvalid; or ErrPortHeld. An attachment
 // that has a lease which fits the request keeps it, so that an ADD can be made
 // again after a kill; one that doesn't fit is ended first.
 func (s *Store) Allocate(r Request) (lease Lease, err error) {
@@ -94,6 +95,9 @@ func (t *tables) choose(l *Lease, r Request, wanted []netip.Addr) error {
 	for i, pool := range r.Pools {
 		want := wanted[i]
 		if !want.IsValid() {
+			if err := r.checkStatic(l.Owner, pool); err != nil {
+				return err
+			}
 			want = t.own(l.Owner, pool, r, look)
 		}
 		choice, err := t.chooseOne(pool, want, r.Rest, look)

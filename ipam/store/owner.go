@@ -3,6 +3,7 @@
 package store
 
 import (
+	"fmt"
 	"math"
 	"net/netip"
 	"slices"
@@ -85,6 +86,18 @@ func (t *tables) own(owner string, pool ipam.Pool, r Request, look ipam.Look) ne
 		}
 	}
 	return netip.Addr{}
+}
+
+// checkStatic returns an error if a static address of the owner's, of the pool's
+// family, is in none of the pools: it would silently get another.
+func (r Request) checkStatic(owner string, pool ipam.Pool) error {
+	for a, whose := range r.Static {
+		if owner != "" && whose == owner && a.Is4() == pool.Is4() &&
+			!slices.ContainsFunc(r.Pools, func(p ipam.Pool) bool { return p.Contains(a) }) {
+			return fmt.Errorf("static address of %s: %w: %s", owner, ipam.ErrOutside, a)
+		}
+	}
+	return nil
 }
 
 func (r Request) avoids(addrs []netip.Addr) bool {

@@ -20,7 +20,8 @@
 //
 // A durable store gives a machine the same addresses again, also when its
 // attachment is made anew: it is told by args.cni.name, by its pod's name, or by
-// the container's id. Static addresses are one machine's and nobody else's.
+// the container's id. Static addresses are one machine's and nobody else's; one
+// that is in no range is refused to its machine, as when the ranges were changed.
 //
 // Addresses are requested by the ips capability, by args.cni.ips or by IP in
 // CNI_ARGS.

@@ -104,9 +104,10 @@ func Del(args *cni.Args) error {
 }
 
 // Check returns an error if the attachment has no lease, or one of its
-// interface's addresses in the previous result is not in it.
+// interface's addresses in the previous result is not in it. What was given
+// stays valid when its pool is disabled, changed or gone.
 func Check(args *cni.Args) error {
-	n, err := load(args, false)
+	n, err := load(args, true)
 	if err != nil {
 		return CNIError(err)
 	}
